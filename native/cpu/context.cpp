@@ -1,0 +1,96 @@
+#include "cpu/context.h"
+
+#include <omp.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+
+namespace bireal::cpu {
+
+struct Context::Pool {
+  std::mutex mutex;
+  std::condition_variable wake, done;
+  uint64_t generation = 0;  // counts run() calls; workers start when it changes
+  bool stop = false;
+  int busy = 0;
+  TaskFn fn = nullptr;
+  const void* body = nullptr;
+  int64_t task_count = 0;
+  std::atomic<int64_t> next{0};
+  std::exception_ptr error;
+  std::vector<std::thread> threads;
+
+  void drain(int worker) {
+    // oneDNN's OpenMP must not open threads of its own: one library call runs on one thread (architecture, "the step").
+    omp_set_num_threads(1);
+    try {
+      for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < task_count;) fn(body, task, worker);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!error) error = std::current_exception();
+      next.store(task_count, std::memory_order_relaxed);
+    }
+  }
+
+  void work(int worker) {
+    uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex);
+    for (;;) {
+      wake.wait(lock, [&] { return stop || generation != seen; });
+      if (stop) return;
+      seen = generation;
+      lock.unlock();
+      drain(worker);
+      lock.lock();
+      if (--busy == 0) done.notify_one();
+    }
+  }
+};
+
+Context::Context(int thread_count, Isa isa) : isa_(isa), thread_count_(thread_count), pool_(new Pool) {
+  require(thread_count >= 1 && thread_count <= 1024, "threads must be in 1..1024, got " + std::to_string(thread_count));
+  require_isa(isa);
+  if (isa == Isa::kAvx512) extras_ = detect_extras();
+  for (int worker = 1; worker < thread_count; ++worker) pool_->threads.emplace_back([this, worker] { pool_->work(worker); });
+}
+
+Context::~Context() {
+  {
+    std::lock_guard<std::mutex> lock(pool_->mutex);
+    pool_->stop = true;
+  }
+  pool_->wake.notify_all();
+  for (auto& thread : pool_->threads) thread.join();
+}
+
+void Context::run(int64_t task_count, TaskFn fn, const void* body) {
+  if (task_count <= 0) return;
+  Pool& pool = *pool_;
+  pool.fn = fn;
+  pool.body = body;
+  pool.task_count = task_count;
+  pool.error = nullptr;
+  pool.next.store(0, std::memory_order_relaxed);
+  bool shared = thread_count_ > 1 && task_count > 1;
+  if (shared) {
+    std::lock_guard<std::mutex> lock(pool.mutex);
+    pool.busy = thread_count_ - 1;
+    ++pool.generation;
+  }
+  if (shared) pool.wake.notify_all();
+  pool.drain(0);
+  if (shared) {
+    std::unique_lock<std::mutex> lock(pool.mutex);
+    pool.done.wait(lock, [&] { return pool.busy == 0; });
+  }
+  if (pool.error) std::rethrow_exception(pool.error);
+}
+
+}  // namespace bireal::cpu

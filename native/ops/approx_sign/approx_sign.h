@@ -1,0 +1,29 @@
+// approx_sign: gradient of the activation sign, joined with the gradient of the shortcut.
+//
+//   u = x + threshold[c]                               (threshold absent: 0)
+//   surrogate(u) = kApproxSign:      max(0, 2 - 2|u|)
+//                  kClippedIdentity: 1[|u| <= 1]       (XNOR-Net)
+//   dx[i,c] = shortcut[i,c] + db[i,c] * surrogate(u)   (shortcut absent: 0; one multiply, one add, not fused)
+//
+// Shapes    dx, db, x, shortcut [rows, C] float; threshold [C]; shortcut and threshold may be null
+// Range     any float; u = +-1 gives 0 (approx) or 1 (clipped)
+// Aliasing  dx may be db or shortcut.  Allocates nothing.  Workspace  none
+// Order     elementwise: the same bits on every ISA and thread count
+// Throws    nothing
+// Source    Liu et al. 2018, eq. 7; networks.md 0.3; docs/decisions.md, row 4
+#pragma once
+#include <stdint.h>
+
+namespace bireal {
+/// Wire codes of bireal.backend.ActivationGradient.
+enum class ActivationGradient : int32_t { kApproxSign = 0, kClippedIdentity = 1 };
+}  // namespace bireal
+namespace bireal::ref {
+void approx_sign_bwd(float* dx, const float* db, const float* x, const float* threshold, const float* shortcut, int64_t rows,
+                     int64_t C, ActivationGradient kind);
+}
+namespace bireal::cpu {
+class Context;
+void approx_sign_bwd(Context& context, float* dx, const float* db, const float* x, const float* threshold, const float* shortcut,
+                     int64_t rows, int64_t C, ActivationGradient kind);
+}  // namespace bireal::cpu

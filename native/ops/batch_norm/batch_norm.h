@@ -1,0 +1,79 @@
+// batch_norm: batch normalisation over rows = n*H*W of an NHWC tensor v (real, or the integers of binary_conv), in
+// parts, so that the sums can come from a convolution's epilogue and the application can be fused with what follows.
+// With alpha, the input of the normalisation is z = alpha[c] * v[c]; z itself is never formed.
+//
+//   sums         S1[c] = sum_i v,  S2[c] = sum_i v^2      int64 for integer v; double, in slices of rows, for float v
+//   statistics   mean = S1/m, var = S2/m - mean^2 (of v, in double; integers: (m S2 - S1^2)/m^2 in 128 bits, then rounded once)
+//                invstd = 1/sqrt(alpha^2 var + eps)
+//                scale = gamma alpha invstd,  shift = beta - scale_double * mean      (double, each rounded once to float)
+//                running_sums[0] += alpha mean, running_sums[1] += alpha^2 var m/(m-1)   (one addition a micro-batch)
+//   commit       running <- running + momentum (running_sums/count - running) in double, rounded to float;
+//                skipped while *nonfinite != 0. count = micro-batches of the step. Clears running_sums either way.
+//   inference    scale = gamma alpha / sqrt(running_var + eps),  shift = beta - gamma running_mean / sqrt(running_var + eps)
+//   apply        y[i,c] = fma(scale[c], v[i,c], shift[c]) + t,  t = shortcut[i,c], or
+//                fma(shortcut_scale[c], shortcut[i,c], shortcut_shift[c]) where the shortcut has its own normalisation, or
+//                nothing bits = sign_pack(y, threshold)                                  (bits may be null)
+//   bwd_sums     B1[c] = sum_i dy,  B2[c] = sum_i dy * v            double, in slices of rows
+//   bwd_coefficients   xhat = alpha invstd (v - mean);  G = sum dy xhat = alpha invstd (B2 - mean B1)
+//                dgamma = G,  dbeta = B1  (per mode);   dz = a dy + b v + c, the gradient of z, with
+//                a = gamma invstd,  b = -a alpha invstd G/m,  c = -a B1/m - b mean     (double, each rounded once to float)
+//   bwd_apply    dz[i,c] = fma(a, dy[i,c], fma(b, v[i,c], c))
+//
+// Shapes    v [rows, C] (DType kF32, kI16 or kI32), y, dy, dz, shortcut [rows, C] float, sums [2, C] int64 (integer v) or
+//           double (float v), stats [3, C] double = mean, var, invstd, affine [2, C] float = scale, shift,
+//           running_sums [2, C] double, coefficients [3, C] float = a, b, c; gamma, beta, alpha, dgamma, dbeta [C] float
+//           alpha may be null (1)
+// Range     m >= 2: statistics over one value per channel are an error (require_rows); m * (R*S*C)^2 < 2^63
+// Aliasing  y may be shortcut; dz may be dy.  Allocates nothing.  Workspace  batch_norm_workspace_bytes(C), 64-byte aligned
+// Order     integer sums exact everywhere; float sums: per channel in row order within a slice, slices in order: the same bits
+//           for any thread count and ISA; apply and bwd_apply: the same bits on every ISA, given the same input
+// Throws    InvalidArgument from require_rows only
+// Source    Ioffe and Szegedy 2015; PyTorch BatchNorm2d (eps 1e-5, momentum 0.1); docs/decisions.md, rows 10 and 13
+#pragma once
+#include "core/bits.h"
+#include "core/shapes.h"
+
+namespace bireal {
+/// Throws InvalidArgument naming `what` if rows < 2.
+void batch_norm_require_rows(int64_t rows, const char* what);
+int64_t batch_norm_workspace_bytes(int64_t C);
+
+struct BatchNormApply {  // inputs of the fused pass; pointers may be null where the formula says "or nothing"
+  const void* v;
+  DType v_type;
+  const float* affine;           // [2,C]
+  const float* shortcut;         // or null
+  const float* shortcut_affine;  // [2,C] or null
+  const float* threshold;        // of the next sign, or null
+};
+}  // namespace bireal
+// Each function exists in both namespaces with the same meaning; cpu takes the context first.
+namespace bireal::ref {
+void batch_norm_sums(void* sums, const void* v, DType v_type, int64_t rows, int64_t C);
+void batch_norm_statistics(double* stats, float* affine, double* running_sums, const void* sums, bool integer_sums,
+                           const float* alpha, const float* gamma, const float* beta, int64_t rows, int64_t C, double eps);
+void batch_norm_commit(float* running_mean, float* running_var, double* running_sums, const double* nonfinite, int64_t C,
+                       int64_t count, double momentum);
+void batch_norm_inference(float* affine, const float* running_mean, const float* running_var, const float* alpha,
+                          const float* gamma, const float* beta, int64_t C, double eps);
+void batch_norm_apply(float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C);
+void batch_norm_bwd_sums(double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C);
+void batch_norm_bwd_coefficients(float* coefficients, float* dgamma, float* dbeta, const double* sums, const double* stats,
+                                 const float* alpha, const float* gamma, int64_t rows, int64_t C, GradMode mode);
+void batch_norm_bwd_apply(float* dz, const float* dy, const void* v, DType v_type, const float* coefficients, int64_t rows,
+                          int64_t C);
+}  // namespace bireal::ref
+namespace bireal::cpu {
+class Context;
+void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, void* workspace);
+void batch_norm_apply(Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C);
+void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C,
+                         void* workspace);
+void batch_norm_bwd_apply(Context& context, float* dz, const float* dy, const void* v, DType v_type, const float* coefficients,
+                          int64_t rows, int64_t C);
+// statistics, commit, inference and bwd_coefficients work on C values only: the reference is the implementation.
+using ref::batch_norm_bwd_coefficients;
+using ref::batch_norm_commit;
+using ref::batch_norm_inference;
+using ref::batch_norm_statistics;
+}  // namespace bireal::cpu

@@ -1,0 +1,57 @@
+// binary_conv: convolution of {-1,+1} tensors by XOR and popcount, and its two real-valued backward passes.
+//
+//   fwd         v[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
+//                          = valid_taps*C - 2*popcount(x XOR w)
+//               sums[0,k] = sum_{n,p,q} v,   sums[1,k] = sum_{n,p,q} v^2           (what batch_norm needs)
+//   bwd_input   dx[n,h,w,c] = sum_{k,r,s: (h,w) = (p,q)*stride + (r,s) - pad} dz[n,p,q,k] * alpha[k] * w[k,r,s,c]
+//               the gradient of the signs; the activation gradient (approx_sign) is the caller's
+//   bwd_weight  dw[k,r,s,c] = sum_{n,p,q} dz[n,p,q,k] * x[n, p*stride+r-pad, q*stride+s-pad, c]
+//               dL/dWb; the weight-gradient rule (weight_binarize) is the caller's
+//
+// Shapes    x [n,H,W,Cw] word_t, w bits [K,R,S,Cw] word_t, v [n,P,Q,K] int16 or int32 (plan.v_type), sums [2,K] int64,
+//           dz [n,P,Q,K] float, alpha [K] float, dx [n,H,W,C] float, dw [K,R,S,C] float; 1 <= n <= shape.N
+// Padding   a tap outside the image contributes 0; it is skipped, not packed (docs/decisions.md, row 2)
+// Range     |v| <= R*S*C; int16 where R*S*C < 2^15, else int32; plan() rejects R*S*C >= 2^31 / 2
+// Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
+// Order     fwd: integer sums, exact on every ISA, thread count and device. bwd: fixed slices of the batch added in order:
+//           the same bits for any thread count; across ISAs within (terms + 4) * 2^-24 * sum|terms|
+// Throws    InvalidArgument from plan() only
+// Source    Liu et al. 2018, sec. 3
+#pragma once
+#include <memory>
+
+#include "core/bits.h"
+#include "core/shapes.h"
+
+namespace bireal::ref {
+/// v_type: kI16 or kI32. sums may be null.
+void binary_conv_fwd(void* v, DType v_type, int64_t* sums, const word_t* x, const word_t* w, const Conv2dShape& shape, int64_t n);
+void binary_conv_bwd_input(float* dx, const float* dz, const float* alpha, const word_t* w, const Conv2dShape& shape, int64_t n);
+void binary_conv_bwd_weight(float* dw, const word_t* x, const float* dz, const Conv2dShape& shape, int64_t n, GradMode mode);
+}  // namespace bireal::ref
+namespace bireal {
+/// DType of v for this shape: the same rule for every backend.
+DType binary_conv_v_type(const Conv2dShape& shape);
+}  // namespace bireal
+namespace bireal::cpu {
+class Context;
+/// Immutable after plan(). The layout of `prepared` belongs to the chosen kernel.
+struct BinaryConvPlan {
+  Conv2dShape shape;
+  DType v_type = DType::kI16;
+  const char* kernel_name = "";  // which forward kernel was chosen, e.g. "avx512_vpopcntdq"
+  int64_t prepared_bytes = 0;    // buffer of binary_conv_prepare
+  int64_t workspace_bytes = 0;   // largest of the three passes
+  struct Backward;               // oneDNN primitives of the float32 backward passes
+  std::shared_ptr<const Backward> backward;
+};
+BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape);
+/// Re-lays weight bits for the forward kernel; call after every change of the weights.
+void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* prepared, const word_t* w);
+void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const void* prepared,
+                     int64_t n, void* workspace);
+void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
+                           const word_t* w, int64_t n, void* workspace);
+void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,
+                            GradMode mode, void* workspace);
+}  // namespace bireal::cpu

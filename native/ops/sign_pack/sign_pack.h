@@ -1,0 +1,21 @@
+// sign_pack: packs the signs of a real tensor into bits.
+//
+//   bits[i, c] = sign(x[i, c] + threshold[c])          (threshold absent: 0; the sum is one float32 addition)
+//
+// Shapes    x [rows, C] float, threshold [C] float or null, bits [rows, Cw] word_t; rows = N*H*W  (bits: core/bits.h)
+// Padding   tail bits are written as 0
+// Range     any float; NaN packs as +1
+// Aliasing  none.  Allocates nothing.  Workspace  none
+// Order     elementwise: exact on every ISA and thread count
+// Throws    nothing
+// Source    Liu et al. 2018, eq. 1; threshold: Liu et al. 2020 (ReActNet), RSign; sign(0): docs/decisions.md, row 1
+#pragma once
+#include "core/bits.h"
+
+namespace bireal::ref {
+void sign_pack_fwd(word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
+}
+namespace bireal::cpu {
+class Context;
+void sign_pack_fwd(Context& context, word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
+}  // namespace bireal::cpu

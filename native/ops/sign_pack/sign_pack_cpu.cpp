@@ -1,0 +1,20 @@
+#include "cpu/context.h"
+#include "ops/sign_pack/sign_pack.h"
+#include "ops/sign_pack/sign_pack_rows.h"
+
+namespace bireal::cpu {
+
+static SignPackRows* select_rows(Isa isa) {
+  if (isa >= Isa::kAvx512) return sign_pack_rows_avx512;
+  if (isa >= Isa::kAvx2) return sign_pack_rows_avx2;
+  return ref::sign_pack_fwd;
+}
+
+void sign_pack_fwd(Context& context, word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C) {
+  SignPackRows* run = select_rows(context.isa());
+  int64_t Cw = word_count(C);
+  context.rows(rows, C * int64_t(sizeof(float)),
+               [&](int64_t begin, int64_t end) { run(bits + begin * Cw, x + begin * C, threshold, end - begin, C); });
+}
+
+}  // namespace bireal::cpu
