@@ -1,0 +1,43 @@
+package bireal.backend;
+
+import bireal.tensor.DType;
+
+/**
+ * An op prepared for one shape and a largest batch; a run takes any n up to it. Owned by whoever
+ * planned it; closed with the network.
+ */
+public interface Plan extends AutoCloseable {
+  int maxImages();
+
+  /** Bytes of workspace that any pass of the op may use. */
+  long workspaceBytes();
+
+  /** Which kernel was chosen, for people. */
+  String kernelName();
+
+  @Override
+  void close();
+
+  /** Binary convolution: bits x bits to integers (native/ops/binary_conv). */
+  interface BinaryConv extends Plan {
+    Conv2dSpec spec();
+
+    /** Bytes of the kernel's own copy of the weight bits. */
+    long preparedBytes();
+
+    /** Element type of the output: I16 where R*S*C is below 2^15, else I32. */
+    DType valueType();
+  }
+
+  /** Real convolution (native/ops/conv2d). */
+  interface Conv2d extends Plan {
+    Conv2dSpec spec();
+  }
+
+  /** Fully connected layer (native/ops/linear). */
+  interface Linear extends Plan {
+    int C();
+
+    int K();
+  }
+}

@@ -1,0 +1,51 @@
+package bireal.optim;
+
+import bireal.backend.SgdForm;
+
+/**
+ * Which optimizer.
+ *
+ * @param type ADAM or SGD with momentum
+ * @param lr learning rate for {@code referenceBatch} images; scaled by batch / referenceBatch
+ * @param referenceBatch batch that {@code lr} is given for
+ * @param beta1 Adam
+ * @param beta2 Adam
+ * @param eps Adam
+ * @param momentum SGD
+ * @param form SGD: what the momentum buffer holds (docs/decisions.md, row 17)
+ * @param weightDecay coupled, on every parameter with 4 dimensions (published grouping; 0 in its
+ *     recipe)
+ */
+public record OptimizerConfig(
+    Type type,
+    double lr,
+    int referenceBatch,
+    double beta1,
+    double beta2,
+    double eps,
+    double momentum,
+    SgdForm form,
+    double weightDecay) {
+  /** Optimizers. */
+  public enum Type {
+    ADAM,
+    SGD
+  }
+
+  public OptimizerConfig {
+    check(lr > 0 && lr < 1e3, "lr must be in (0, 1000), got " + lr);
+    check(referenceBatch >= 1, "reference_batch must be >= 1, got " + referenceBatch);
+    check(beta1 >= 0 && beta1 < 1, "beta1 must be in [0, 1), got " + beta1);
+    check(beta2 >= 0 && beta2 < 1, "beta2 must be in [0, 1), got " + beta2);
+    check(eps > 0 && eps < 1, "eps must be in (0, 1), got " + eps);
+    check(momentum >= 0 && momentum < 1, "momentum must be in [0, 1), got " + momentum);
+    check(
+        weightDecay >= 0 && weightDecay < 1, "weight_decay must be in [0, 1), got " + weightDecay);
+  }
+
+  private static void check(boolean condition, String message) {
+    if (!condition) {
+      throw new IllegalArgumentException(message);
+    }
+  }
+}
