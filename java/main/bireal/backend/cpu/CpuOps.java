@@ -1,0 +1,303 @@
+package bireal.backend.cpu;
+
+/**
+ * Every native method of the CPU and reference backends; primitives only, addresses as long.
+ * Unchecked: {@link CpuBackend} is the only caller and checks device, type, shape and open state
+ * first. {@code context} is the pointer of {@link CpuBackend}'s handle, {@code plan} that of a
+ * plan; a null address is 0.
+ */
+final class CpuOps {
+  private CpuOps() {}
+
+  // Contexts and plans.
+
+  /** {@code isa} is a code of {@link Isa}, or -1 for BIREAL_ISA or the best of this machine. */
+  static native long createContext(int threadCount, int isa, boolean reference);
+
+  static native void destroyContext(long context);
+
+  static native int contextIsa(long context);
+
+  static native long planBinaryConv(
+      long context, long n, long h, long w, long c, long k, long r, long s, long stride, long pad);
+
+  static native long binaryConvPreparedBytes(long plan);
+
+  static native long binaryConvWorkspaceBytes(long plan);
+
+  static native int binaryConvValueType(long plan);
+
+  static native String binaryConvKernelName(long plan);
+
+  static native void destroyBinaryConv(long plan);
+
+  static native long planConv2d(
+      long context, long n, long h, long w, long c, long k, long r, long s, long stride, long pad);
+
+  static native long conv2dWorkspaceBytes(long plan);
+
+  static native String conv2dKernelName(long plan);
+
+  static native void destroyConv2d(long plan);
+
+  static native long planLinear(long context, long n, long c, long k);
+
+  static native long linearWorkspaceBytes(long plan);
+
+  static native void destroyLinear(long plan);
+
+  // sign_pack, weight_binarize, approx_sign
+
+  static native void signPackFwd(
+      long context, long bits, long x, long threshold, long rows, long c);
+
+  static native void weightBinarizeFwd(
+      long context, long bits, long alpha, long w, long k, long taps, long c);
+
+  static native void weightGradient(
+      long context, long g, long w, long alpha, long k, long taps, long c, int rule);
+
+  static native void approxSignBwd(
+      long context,
+      long dx,
+      long db,
+      long x,
+      long threshold,
+      long shortcut,
+      long rows,
+      long c,
+      int kind);
+
+  // binary_conv
+
+  static native void binaryConvPrepare(long plan, long prepared, long w);
+
+  static native void binaryConvFwd(
+      long plan, long v, long sums, long x, long prepared, long n, long workspace);
+
+  static native void binaryConvBwdInput(
+      long plan, long dx, long dz, long alpha, long w, long n, long workspace);
+
+  static native void binaryConvBwdWeight(
+      long plan, long dw, long x, long dz, long n, int mode, long workspace);
+
+  // batch_norm
+
+  static native long batchNormWorkspaceBytes(long c);
+
+  static native void batchNormSums(
+      long context, long sums, long v, int vType, long rows, long c, long workspace);
+
+  static native void batchNormStatistics(
+      long stats,
+      long affine,
+      long runningSums,
+      long sums,
+      boolean integerSums,
+      long alpha,
+      long gamma,
+      long beta,
+      long rows,
+      long c,
+      double eps);
+
+  static native void batchNormCommit(
+      long runningMean,
+      long runningVar,
+      long runningSums,
+      long nonfinite,
+      long c,
+      long count,
+      double momentum);
+
+  static native void batchNormInference(
+      long affine,
+      long runningMean,
+      long runningVar,
+      long alpha,
+      long gamma,
+      long beta,
+      long c,
+      double eps);
+
+  static native void batchNormApply(
+      long context,
+      long y,
+      long bits,
+      long v,
+      int vType,
+      long affine,
+      long shortcut,
+      long shortcutAffine,
+      long threshold,
+      long rows,
+      long c);
+
+  static native void batchNormBwdSums(
+      long context, long sums, long dy, long v, int vType, long rows, long c, long workspace);
+
+  static native void batchNormBwdCoefficients(
+      long coefficients,
+      long dgamma,
+      long dbeta,
+      long sums,
+      long stats,
+      long alpha,
+      long gamma,
+      long rows,
+      long c,
+      int mode);
+
+  static native void batchNormBwdApply(
+      long context, long dz, long dy, long v, int vType, long coefficients, long rows, long c);
+
+  // conv2d, linear
+
+  static native void conv2dFwd(long plan, long y, long x, long w, long n, long workspace);
+
+  static native void conv2dBwdInput(long plan, long dx, long dy, long w, long n, long workspace);
+
+  static native void conv2dBwdWeight(
+      long plan, long dw, long x, long dy, long n, int mode, long workspace);
+
+  static native void linearFwd(
+      long plan, long y, long x, long w, long bias, long n, long workspace);
+
+  static native void linearBwdInput(long plan, long dx, long dy, long w, long n, long workspace);
+
+  static native void linearBwdWeight(
+      long plan, long dw, long dbias, long x, long dy, long n, int mode, long workspace);
+
+  // pool2d, activation
+
+  static native void maxPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  static native void avgPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  static native void maxPoolFwd(
+      long context,
+      long y,
+      long index,
+      long x,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  static native void maxPoolBwd(
+      long context,
+      long dx,
+      long dy,
+      long index,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  static native void avgPoolFwd(
+      long context,
+      long y,
+      long x,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  static native void avgPoolBwd(
+      long context,
+      long dx,
+      long dy,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  static native void activationFwd(long context, long y, long x, long count, int kind, float slope);
+
+  static native void activationBwd(
+      long context, long dx, long dy, long x, long count, int kind, float slope);
+
+  // softmax_xent, finite_norm, adam, sgd
+
+  static native long softmaxXentWorkspaceBytes(long n);
+
+  static native void softmaxXent(
+      long context,
+      long metrics,
+      long dlogits,
+      long logits,
+      long labels,
+      long softTargets,
+      double smoothing,
+      double gradientScale,
+      long n,
+      long k,
+      int mode,
+      long workspace);
+
+  static native long finiteNormWorkspaceBytes(long count);
+
+  static native void finiteNorm(
+      long context, long state, long g, long metrics, long count, long workspace);
+
+  static native void adam(
+      long context,
+      long p,
+      long m,
+      long v,
+      long g,
+      long segments,
+      long segmentCount,
+      long state,
+      double beta1,
+      double beta2,
+      double eps);
+
+  static native void sgd(
+      long context,
+      long p,
+      long b,
+      long g,
+      long segments,
+      long segmentCount,
+      long state,
+      double momentum,
+      int form);
+
+  // image
+
+  static native void imageCheck(long n, long h0, long w0, long c, long h, long w, long pad);
+
+  static native void imageNormalize(
+      long context,
+      long x,
+      long pixels,
+      long crops,
+      long mean,
+      long std,
+      long n,
+      long h0,
+      long w0,
+      long c,
+      long h,
+      long w,
+      long pad);
+}
