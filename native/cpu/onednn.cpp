@@ -66,6 +66,7 @@ void Primitive::run(int worker, std::initializer_list<const void*> handles, void
   auto check = [&](dnnl_status_t status) {
     if (status != dnnl_success) throw DeviceError(op_, int(status), dnnl_status2str(status), false);
   };
+  if (handles.size() + 1 != w.args.size()) check(dnnl_invalid_arguments);
   size_t a = 0;
   for (const void* handle : handles) check(dnnl_memory_set_data_handle(w.args[a++].memory, const_cast<void*>(handle)));
   if (scratch_bytes_ > 0) check(dnnl_memory_set_data_handle(w.args[a].memory, scratch));
