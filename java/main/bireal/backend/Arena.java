@@ -21,6 +21,10 @@ public final class Arena implements Buffer {
     this.what = what;
   }
 
+  public String what() {
+    return what;
+  }
+
   /** A view of fresh, zero-filled memory, 64-byte aligned. */
   public Tensor reserve(Shape shape, DType dtype) {
     if (slab != null) {

@@ -25,11 +25,21 @@ public record OptimizerConfig(
     double eps,
     double momentum,
     SgdForm form,
-    double weightDecay) {
+    double weightDecay,
+    Decayed decayed) {
   /** Optimizers. */
   public enum Type {
     ADAM,
     SGD
+  }
+
+  /**
+   * Parameters that decay: all (PyTorch's default), or those with 4 dimensions in the published
+   * files (networks.md 1A.5).
+   */
+  public enum Decayed {
+    ALL,
+    FOUR_DIMENSIONAL
   }
 
   public OptimizerConfig {

@@ -1,0 +1,103 @@
+package bireal.nn;
+
+import bireal.backend.Backend;
+import bireal.backend.Conv2dSpec;
+import bireal.backend.GradMode;
+import bireal.backend.Plan;
+import bireal.tensor.DType;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+
+/** Last layers, real: global average pooling and a fully connected layer with bias. */
+final class Head implements AutoCloseable {
+  private final Planner planner;
+  private final Backend backend;
+  private final Activation in;
+  private final Conv2dSpec pool;
+  private final Plan.Linear plan;
+  private final Parameter weight;
+  private final Parameter bias;
+  private final Tensor pooled;
+  private final Tensor pooledGradient;
+  private final Tensor logits;
+  private final Tensor logitsGradient;
+
+  Head(Planner planner, Activation input, int classes) {
+    this.planner = planner;
+    this.backend = planner.backend();
+    this.in = input;
+    int n = planner.maxImages();
+    int H = (int) in.image().dim(0);
+    int W = (int) in.image().dim(1);
+    int C = in.channels();
+    pool = new Conv2dSpec(H, W, C, C, H, W, 1, 0);
+    plan = backend.planLinear(C, classes, n);
+    double bound = 1 / Math.sqrt(C);
+    weight =
+        planner.parameter(
+            new Parameter(
+                "fc.weight",
+                new long[] {classes, C},
+                Shape.of(classes, C),
+                State.Order.AS_PUBLISHED,
+                -bound,
+                bound));
+    bias =
+        planner.parameter(
+            new Parameter(
+                "fc.bias",
+                new long[] {classes},
+                Shape.of(classes),
+                State.Order.AS_PUBLISHED,
+                -bound,
+                bound));
+    pooled = planner.keep(Shape.of(n, 1, 1, C), DType.F32);
+    pooledGradient = planner.pooledGradient(Shape.of(n, 1, 1, C));
+    logits = planner.keep(Shape.of(n, classes), DType.F32);
+    logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), DType.F32) : null;
+    planner.needWorkspace(plan.workspaceBytes());
+    planner.layer(new Planner.LayerRow("avgpool", "global average", Shape.of(1, C), 0, 0, 0, ""));
+    planner.layer(
+        new Planner.LayerRow(
+            "fc",
+            "linear",
+            Shape.of(1, classes),
+            weight.shape().count() + classes,
+            0,
+            (long) C * classes,
+            plan.kernelName()));
+  }
+
+  Tensor logits() {
+    return logits;
+  }
+
+  Tensor logitsGradient() {
+    return logitsGradient;
+  }
+
+  void forward(int n) {
+    backend.avgPoolFwd(pool, n, pooled, in.real());
+    backend.linearFwd(plan, n, logits, pooled, weight.value(), bias.value(), planner.workspace());
+  }
+
+  void backward(int n, GradMode mode) {
+    backend.linearBwdWeight(
+        plan,
+        n,
+        weight.gradient(),
+        bias.gradient(),
+        pooled,
+        logitsGradient,
+        mode,
+        planner.workspace());
+    backend.linearBwdInput(
+        plan, n, pooledGradient, logitsGradient, weight.value(), planner.workspace());
+    backend.avgPoolBwd(pool, n, in.gradient(), pooledGradient);
+  }
+
+  @Override
+  public void close() {
+    plan.close();
+  }
+}

@@ -1,0 +1,215 @@
+package bireal.nn;
+
+import bireal.backend.Backend;
+import bireal.backend.GradMode;
+import bireal.backend.Tensors;
+import bireal.tensor.DType;
+import bireal.tensor.Rng;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * A classification network: a list of blocks between an input of images [N,H,W,C] and logits
+ * [N,classes]. Planned for a largest micro-batch; {@link #allocate} takes the memory. Owned by
+ * whoever built it. One thread at a time.
+ */
+public final class Network implements AutoCloseable {
+  /** Blocks of each stage, a block being one binary convolution (networks.md 1A.1). */
+  private static final Map<Integer, int[]> STAGES =
+      Map.of(18, new int[] {4, 4, 4, 4}, 34, new int[] {6, 8, 12, 6});
+
+  private final Planner planner;
+  private final Backend backend;
+  private final Tensor input;
+  private final List<Block> blocks = new ArrayList<>();
+  private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
+  private final Head head;
+  private int plannedBlocks;
+  private boolean forwardDone;
+
+  /**
+   * Plans the network for images [H,W,C] = {@code image}. Throws IllegalArgumentException, with the
+   * sizes, for an image that it cannot take.
+   */
+  public Network(NetworkConfig config, Shape image, Planner planner) {
+    this.planner = planner;
+    this.backend = planner.backend();
+    input =
+        planner.keep(
+            Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)), DType.F32);
+    Head planned = null;
+    try {
+      List<String> ends = new ArrayList<>();
+      blocks.add(new Stem(config.stem(), config.width()));
+      ends.add("stem");
+      int[] counts = STAGES.get(config.depth());
+      for (int stage = 0; stage < counts.length; stage++) {
+        for (int i = 0; i < counts[stage]; i++) {
+          int stride = stage > 0 && i == 0 ? 2 : 1;
+          blocks.add(
+              new BiRealBlock(
+                  config, "layer" + (stage + 1) + "." + i, config.width() << stage, stride));
+          ends.add(i == counts[stage] - 1 ? "layer" + (stage + 1) : "");
+        }
+      }
+      Activation activation = new Activation(input, null, null, 0);
+      for (int i = 0; i < blocks.size(); i++) {
+        Sign next = i + 1 < blocks.size() ? blocks.get(i + 1).consumes() : null;
+        plannedBlocks = i + 1;
+        activation = blocks.get(i).plan(planner, activation, next);
+        if (!ends.get(i).isEmpty()) {
+          landmarks.put(ends.get(i), activation.real());
+        }
+      }
+      planned = new Head(planner, activation, config.classes());
+      landmarks.put("logits", planned.logits());
+      planner.finish();
+    } catch (RuntimeException e) {
+      close();
+      throw e;
+    }
+    head = planned;
+  }
+
+  /** Takes the planned memory; see {@link Planner#allocate}. */
+  public void allocate() {
+    planner.allocate();
+  }
+
+  /** Images of the next forward pass, [N,H,W,C]. */
+  public Tensor input() {
+    return input;
+  }
+
+  public Tensor logits() {
+    return head.logits();
+  }
+
+  /**
+   * Gradient of the loss with respect to the logits; the loss fills it before {@link #backward}.
+   */
+  public Tensor logitsGradient() {
+    return head.logitsGradient();
+  }
+
+  /** Outputs of the stem, of each stage, and the logits, by name. */
+  public Map<String, Tensor> landmarks() {
+    return landmarks;
+  }
+
+  public Planner planner() {
+    return planner;
+  }
+
+  /** From the first {@code n} images of {@link #input} to the logits. */
+  public void forward(int n, Pass pass) {
+    for (Block block : blocks) {
+      block.forward(n, pass);
+    }
+    head.forward(n);
+    forwardDone = pass == Pass.TRAIN;
+  }
+
+  /**
+   * From {@link #logitsGradient} to the gradients of all parameters; needs a TRAIN forward of the
+   * same images before it.
+   */
+  public void backward(int n, GradMode mode) {
+    if (!forwardDone) {
+      throw new IllegalStateException("backward without a forward pass in TRAIN mode before it");
+    }
+    forwardDone = false;
+    head.backward(n, mode);
+    for (int i = blocks.size() - 1; i >= 0; i--) {
+      blocks.get(i).backward(n, mode);
+    }
+  }
+
+  /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
+  public void applyWeightGradientRules() {
+    for (Block block : blocks) {
+      block.applyWeightGradientRule();
+    }
+  }
+
+  /**
+   * Once a step, with the optimizer: running statistics follow the batch statistics of its
+   * micro-batches.
+   */
+  public void commitStatistics(int microBatchCount) {
+    for (Block block : blocks) {
+      block.commitStatistics(microBatchCount);
+    }
+  }
+
+  /** Once after every change of the parameters. */
+  public void refresh() {
+    for (Block block : blocks) {
+      block.refresh();
+    }
+  }
+
+  /** Draws all parameters from {@code seed} and their names; statistics as PyTorch starts them. */
+  public void initialize(long seed) {
+    for (State state : planner.states()) {
+      if (state instanceof Parameter parameter) {
+        long stream = Rng.state(seed, "init/" + parameter.name());
+        float[] published = new float[(int) parameter.shape().count()];
+        for (int i = 0; i < published.length; i++) {
+          double span = parameter.initHigh() - parameter.initLow();
+          published[i] = (float) (parameter.initLow() + span * Rng.uniform(stream, i));
+        }
+        setPublished(parameter, published);
+      } else if (state.dtype() == DType.F32) {
+        float[] values = new float[(int) state.shape().count()];
+        java.util.Arrays.fill(values, state.name().endsWith("running_var") ? 1f : 0f);
+        setPublished(state, values);
+      } else {
+        backend.zero(state.value());
+      }
+    }
+    refresh();
+  }
+
+  /** Values of a float state in published order. */
+  public float[] published(State state) {
+    return state.toPublished(Tensors.floats(backend, state.value()));
+  }
+
+  /** Gradient of a parameter in published order. */
+  public float[] publishedGradient(Parameter parameter) {
+    return parameter.toPublished(Tensors.floats(backend, parameter.gradient()));
+  }
+
+  /** Replaces a float state; {@link #refresh} must follow the last one. */
+  public void setPublished(State state, float[] published) {
+    Tensors.write(backend, state.value(), state.fromPublished(published));
+  }
+
+  /** The published counters of training steps, all equal. */
+  public void setBatchCount(long count) {
+    for (State state : planner.states()) {
+      if (state.dtype() == DType.I64) {
+        ByteBuffer bytes = Tensors.buffer(state.value());
+        backend.write(state.value(), bytes.putLong(0, count));
+      }
+    }
+  }
+
+  /** Frees plans and memory. */
+  @Override
+  public void close() {
+    for (Block block : blocks.subList(0, plannedBlocks)) {
+      block.close();
+    }
+    if (head != null) {
+      head.close();
+    }
+    planner.close();
+  }
+}

@@ -1,0 +1,48 @@
+package bireal.nn;
+
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+
+/**
+ * One trained tensor: a view into the flat parameter buffer, and its gradient, a view into the flat
+ * gradient buffer at the same offset. Usable once the network's memory is planned.
+ */
+public final class Parameter extends State {
+  private final double initLow;
+  private final double initHigh;
+  private Tensor gradient;
+
+  /**
+   * Filled uniformly from [initLow, initHigh) when a network is initialised; equal bounds give a
+   * constant.
+   */
+  public Parameter(
+      String name,
+      long[] publishedDims,
+      Shape shape,
+      Order order,
+      double initLow,
+      double initHigh) {
+    super(name, publishedDims, shape, order);
+    this.initLow = initLow;
+    this.initHigh = initHigh;
+  }
+
+  public double initLow() {
+    return initLow;
+  }
+
+  public double initHigh() {
+    return initHigh;
+  }
+
+  /** Gradient of the loss; layout of {@link #value}. */
+  public Tensor gradient() {
+    return gradient;
+  }
+
+  void bind(Tensor value, Tensor gradientOrNull) {
+    bind(value);
+    this.gradient = gradientOrNull;
+  }
+}

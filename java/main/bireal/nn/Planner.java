@@ -1,0 +1,292 @@
+package bireal.nn;
+
+import bireal.backend.Arena;
+import bireal.backend.Backend;
+import bireal.backend.StepState;
+import bireal.tensor.DType;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Collects what a network needs before a byte is taken: activations kept from forward to backward,
+ * overlays that are never alive together, parameters in one flat buffer, workspace; and a row for
+ * each layer, which {@code bireal info} prints. The planner owns the memory and frees it.
+ */
+public final class Planner implements AutoCloseable {
+  /** Parameters start at multiples of this many floats (64 bytes). */
+  private static final long FLOAT_ALIGNMENT = 16;
+
+  /** A layer as people see it: {@code shape} of one image's output; MACs of one image. */
+  public record LayerRow(
+      String name,
+      String kind,
+      Shape shape,
+      long parameters,
+      long binaryMacs,
+      long realMacs,
+      String kernel) {}
+
+  /** Bytes that somebody asked for. */
+  public record MemoryRow(String what, long bytes) {}
+
+  private final Backend backend;
+  private final int maxImages;
+  private final boolean training;
+  private final Arena kept = new Arena("activations");
+  private final Arena[] gradientSlots = {
+    new Arena("gradients of activations (a)"), new Arena("gradients of activations (b)")
+  };
+  private final Arena dz = new Arena("gradients of convolution outputs");
+  private final Arena db = new Arena("gradients of convolution inputs");
+  private final Arena small = new Arena("gradients of downsampled inputs");
+  private final Arena workspace = new Arena("workspace");
+  private final Arena persistent = new Arena("statistics and packed weights");
+  private final Arena parameterArena = new Arena("parameters");
+  private final Arena gradientArena = new Arena("gradients of parameters");
+  private final List<Parameter> parameters = new ArrayList<>();
+  private final List<State> states = new ArrayList<>();
+  private final List<LayerRow> layers = new ArrayList<>();
+  private final List<Arena> extra = new ArrayList<>();
+  private final StepState step;
+  private long workspaceBytes = 64;
+  private Tensor workspaceTensor;
+  private Tensor flatParameters;
+  private Tensor flatGradients;
+
+  /**
+   * {@code maxImages} is the largest micro-batch; without {@code training} no backward memory is
+   * planned.
+   */
+  public Planner(Backend backend, int maxImages, boolean training) {
+    if (maxImages < 1) {
+      throw new IllegalArgumentException("the micro-batch must be >= 1 image, got " + maxImages);
+    }
+    this.backend = backend;
+    this.maxImages = maxImages;
+    this.training = training;
+    this.step =
+        new StepState(
+            persistent.reserve(StepState.SHAPE, StepState.DTYPE),
+            persistent.reserve(StepState.SHAPE, StepState.DTYPE));
+  }
+
+  public Backend backend() {
+    return backend;
+  }
+
+  public int maxImages() {
+    return maxImages;
+  }
+
+  public boolean training() {
+    return training;
+  }
+
+  /** Scalars of the step. */
+  public StepState step() {
+    return step;
+  }
+
+  /** A tensor kept from the forward to the backward pass. */
+  public Tensor keep(Shape shape, DType dtype) {
+    return kept.reserve(shape, dtype);
+  }
+
+  /** A small tensor that lives as long as the network. */
+  public Tensor persist(Shape shape, DType dtype) {
+    return persistent.reserve(shape, dtype);
+  }
+
+  /**
+   * Gradient of an activation; slots 0 and 1 take turns where the shape changes. Null when not
+   * training.
+   */
+  Tensor gradient(Shape shape, int slot) {
+    return training ? gradientSlots[slot].overlay(shape, DType.F32) : null;
+  }
+
+  /**
+   * Gradient of a convolution's output, alive within one block's backward pass. Null when not
+   * training.
+   */
+  Tensor outputGradient(Shape shape) {
+    return training ? dz.overlay(shape, DType.F32) : null;
+  }
+
+  /**
+   * Gradient of a convolution's input, alive within one block's backward pass. Null when not
+   * training.
+   */
+  Tensor inputGradient(Shape shape) {
+    return training ? db.overlay(shape, DType.F32) : null;
+  }
+
+  /**
+   * Gradient of a downsampled input, alive within one block's backward pass. Null when not
+   * training.
+   */
+  Tensor pooledGradient(Shape shape) {
+    return training ? small.overlay(shape, DType.F32) : null;
+  }
+
+  /** Scratch of the forward pass only: shares the memory of {@link #inputGradient}. */
+  Tensor forwardScratch(Shape shape) {
+    return db.overlay(shape, DType.F32);
+  }
+
+  /** Some op will need {@code bytes} of {@link #workspace}. */
+  public void needWorkspace(long bytes) {
+    workspaceBytes = Math.max(workspaceBytes, bytes);
+  }
+
+  /** Shared scratch of all ops; valid after {@link #finish}. */
+  public Tensor workspace() {
+    return workspaceTensor;
+  }
+
+  /** A tensor that is trained; registered in the order of the published state. */
+  public Parameter parameter(Parameter parameter) {
+    parameters.add(parameter);
+    states.add(parameter);
+    return parameter;
+  }
+
+  /** A tensor that a checkpoint holds but nobody trains. */
+  public <S extends State> S state(S state, DType memoryType) {
+    state.bind(persist(state.shape(), memoryType));
+    states.add(state);
+    return state;
+  }
+
+  void layer(LayerRow row) {
+    layers.add(row);
+  }
+
+  /**
+   * Lays the parameters out in one flat buffer, in the order in which backward finishes them (the
+   * last layer first), so that a prefix of the gradient buffer is complete early.
+   */
+  void finish() {
+    long count = 0;
+    for (Parameter parameter : parameters) {
+      count += aligned(parameter.shape().count());
+    }
+    flatParameters = parameterArena.reserve(Shape.of(count), DType.F32);
+    flatGradients = training ? gradientArena.reserve(Shape.of(count), DType.F32) : null;
+    long offset = 0;
+    for (int i = parameters.size() - 1; i >= 0; i--) {
+      Parameter parameter = parameters.get(i);
+      parameter.bind(
+          new Tensor(parameterArena, offset * Float.BYTES, parameter.shape(), DType.F32),
+          training
+              ? new Tensor(gradientArena, offset * Float.BYTES, parameter.shape(), DType.F32)
+              : null);
+      offset += aligned(parameter.shape().count());
+    }
+    if (training) {
+      needWorkspace(backend.finiteNormWorkspaceBytes(count));
+    }
+    workspaceTensor = workspace.reserve(Shape.of(workspaceBytes), DType.U8);
+  }
+
+  private static long aligned(long count) {
+    return (count + FLOAT_ALIGNMENT - 1) / FLOAT_ALIGNMENT * FLOAT_ALIGNMENT;
+  }
+
+  /** In published order. */
+  public List<Parameter> parameters() {
+    return List.copyOf(parameters);
+  }
+
+  /** Parameters and statistics, in published order. */
+  public List<State> states() {
+    return List.copyOf(states);
+  }
+
+  public List<LayerRow> layers() {
+    return List.copyOf(layers);
+  }
+
+  /** All parameters, with zeros in the gaps that align them. */
+  public Tensor flatParameters() {
+    return flatParameters;
+  }
+
+  /** Gradients at the offsets of {@link #flatParameters}; null when not training. */
+  public Tensor flatGradients() {
+    return flatGradients;
+  }
+
+  /** A flat buffer like the parameters', e.g. an optimizer moment. */
+  public Tensor flatLike(String what) {
+    Arena arena = new Arena(what);
+    extra.add(arena);
+    return arena.reserve(flatParameters.shape(), DType.F32);
+  }
+
+  /** The part of a flat buffer that belongs to {@code parameter}. */
+  public static Tensor viewLike(Tensor flat, Parameter parameter) {
+    return new Tensor(
+        flat.buffer(),
+        flat.offsetBytes() + parameter.value().offsetBytes(),
+        parameter.shape(),
+        DType.F32);
+  }
+
+  /** Who wants how much, largest first. */
+  public List<MemoryRow> memory() {
+    List<MemoryRow> rows = new ArrayList<>();
+    for (Arena arena : arenas()) {
+      if (arena.bytes() > 0) {
+        rows.add(new MemoryRow(arena.what(), arena.bytes()));
+      }
+    }
+    rows.sort((a, b) -> Long.compare(b.bytes(), a.bytes()));
+    return rows;
+  }
+
+  public long memoryBytes() {
+    return memory().stream().mapToLong(MemoryRow::bytes).sum();
+  }
+
+  private List<Arena> arenas() {
+    List<Arena> arenas =
+        new ArrayList<>(
+            List.of(
+                kept,
+                gradientSlots[0],
+                gradientSlots[1],
+                dz,
+                db,
+                small,
+                workspace,
+                persistent,
+                parameterArena,
+                gradientArena));
+    arenas.addAll(extra);
+    return arenas;
+  }
+
+  /**
+   * Takes the memory. Throws {@link MemoryException} with the table of who wanted what, before
+   * anything is taken, if the backend has less.
+   */
+  public void allocate() {
+    long available = backend.availableBytes();
+    if (memoryBytes() > available) {
+      throw new MemoryException(this, available);
+    }
+    for (Arena arena : arenas()) {
+      if (arena.bytes() > 0) {
+        arena.allocate(backend);
+      }
+    }
+  }
+
+  @Override
+  public void close() {
+    arenas().forEach(Arena::close);
+  }
+}

@@ -1,0 +1,9 @@
+package bireal.nn;
+
+/**
+ * The sign that a block consumes; its producer packs it. {@code threshold} (one value per channel,
+ * added before the sign) is null for the plain sign.
+ */
+public record Sign(Parameter threshold) {
+  public static final Sign PLAIN = new Sign(null);
+}

@@ -1,0 +1,124 @@
+package bireal.nn;
+
+import bireal.backend.Backend;
+import bireal.backend.Conv2dSpec;
+import bireal.backend.GradMode;
+import bireal.tensor.DType;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+
+/**
+ * First layers, real: IMAGENET is a 7x7/2 convolution, BN and 3x3/2 max-pool (networks.md 1A.1),
+ * CIFAR a 3x3 convolution and BN. No activation behind the normalisation. The image needs no
+ * gradient.
+ */
+final class Stem implements Block {
+  private final int width;
+  private final boolean imagenet;
+  private Backend backend;
+  private Activation in;
+  private Activation out;
+  private Sign next;
+  private Conv2d conv;
+  private BatchNorm2d norm;
+  private Conv2dSpec pool;
+  private Tensor v;
+  private Tensor normalised;
+  private Tensor index;
+  private Tensor dv;
+
+  Stem(NetworkConfig.Stem kind, int width) {
+    this.width = width;
+    this.imagenet = kind == NetworkConfig.Stem.IMAGENET;
+  }
+
+  @Override
+  public Sign consumes() {
+    return null;
+  }
+
+  @Override
+  public Activation plan(Planner planner, Activation input, Sign nextSign) {
+    backend = planner.backend();
+    in = input;
+    next = nextSign;
+    int n = planner.maxImages();
+    Conv2dSpec spec =
+        imagenet
+            ? Conv2dSpec.square(in.image(), width, 7, 2, 3)
+            : Conv2dSpec.square(in.image(), width, 3, 1, 1);
+    conv = new Conv2d(planner, "conv1.weight", spec);
+    norm = new BatchNorm2d(planner, "bn1", width, DType.F64);
+    v = planner.keep(spec.output(n), DType.F32);
+    dv = planner.outputGradient(spec.output(n));
+    Shape outShape = spec.output(n);
+    planner.layer(
+        new Planner.LayerRow(
+            "conv1",
+            imagenet ? "conv 7x7/2, bn" : "conv 3x3, bn",
+            spec.output(1),
+            conv.parameterCount() + norm.parameterCount(),
+            0,
+            spec.macs(),
+            conv.kernelName()));
+    if (imagenet) {
+      pool = new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1);
+      outShape = pool.output(n);
+      normalised = planner.forwardScratch(spec.output(n));
+      index = planner.keep(outShape, DType.U8);
+      planner.layer(new Planner.LayerRow("maxpool", "max-pool 3x3/2", pool.output(1), 0, 0, 0, ""));
+    }
+    out =
+        new Activation(
+            planner.keep(outShape, DType.F32),
+            next == null ? null : planner.keep(outShape, DType.BITS),
+            planner.gradient(outShape, 0),
+            0);
+    return out;
+  }
+
+  @Override
+  public void forward(int n, Pass pass) {
+    conv.forward(n, v, in.real());
+    norm.prepareReal(n, v, pass);
+    Tensor threshold = next == null || next.threshold() == null ? null : next.threshold().value();
+    if (imagenet) {
+      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null);
+      backend.maxPoolFwd(pool, n, out.real(), index, normalised);
+      if (next != null) {
+        backend.signPackFwd(n, out.bits(), out.real(), threshold);
+      }
+    } else {
+      backend.batchNormApply(n, out.real(), out.bits(), v, norm.affine(), null, null, threshold);
+    }
+  }
+
+  @Override
+  public void backward(int n, GradMode mode) {
+    Tensor dy = out.gradient();
+    if (imagenet) {
+      backend.maxPoolBwd(pool, n, dv, dy, index);
+      dy = dv;
+    }
+    norm.backward(n, dv, dy, v, null, mode);
+    conv.backwardWeight(n, in.real(), dv, mode);
+  }
+
+  @Override
+  public void refresh() {}
+
+  @Override
+  public void applyWeightGradientRule() {}
+
+  @Override
+  public void commitStatistics(int microBatchCount) {
+    norm.commitStatistics(microBatchCount);
+  }
+
+  @Override
+  public void close() {
+    if (conv != null) {
+      conv.close();
+    }
+  }
+}
