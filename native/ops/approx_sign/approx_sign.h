@@ -3,12 +3,13 @@
 //   u = x + threshold[c]                               (threshold absent: 0)
 //   surrogate(u) = kApproxSign:      max(0, 2 - 2|u|)
 //                  kClippedIdentity: 1[|u| <= 1]       (XNOR-Net)
-//   dx[i,c] = shortcut[i,c] + db[i,c] * surrogate(u)   (shortcut absent: 0; one multiply, one add, not fused)
+//   dx[i,c] = shortcut[i,c] + db[i,c] * surrogate(u)   (one multiply, one add, not fused; shortcut absent: no addition, so a
+//                                                       product of -0 stays -0)
 //
 // Shapes    dx, db, x, shortcut [rows, C] float; threshold [C]; shortcut and threshold may be null
-// Range     any float; u = +-1 gives 0 (approx) or 1 (clipped)
+// Range     any float; u = +-1 gives 0 (approx) or 1 (clipped); u = NaN gives surrogate 0 in both (finite_norm catches NaN)
 // Aliasing  dx may be db or shortcut.  Allocates nothing.  Workspace  none
-// Order     elementwise: the same bits on every ISA and thread count
+// Order     elementwise: the same bits on every ISA and thread count; where the result is NaN, any NaN
 // Throws    nothing
 // Source    Liu et al. 2018, eq. 7; networks.md 0.3; docs/decisions.md, row 4
 #pragma once

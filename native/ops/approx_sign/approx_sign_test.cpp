@@ -1,0 +1,85 @@
+#include "ops/approx_sign/approx_sign.h"
+
+#include "testing/testing.h"
+
+namespace bireal {
+using namespace testing;
+
+constexpr ActivationGradient kKinds[] = {ActivationGradient::kApproxSign, ActivationGradient::kClippedIdentity};
+
+// Same bits, except that any NaN equals any NaN.
+static void expect_same_or_nan(const Guarded<float>& got, const Guarded<float>& expected) {
+  for (int64_t i = 0; i < got.count(); ++i) {
+    if (std::isnan(expected[i])) {
+      ASSERT_TRUE(std::isnan(got[i])) << "dx[" << i << "] = " << got[i];
+    } else {
+      ASSERT_EQ(0, std::memcmp(&got[i], &expected[i], sizeof(float)))
+          << "dx[" << i << "]: got " << got[i] << ", expected " << expected[i];
+    }
+  }
+}
+
+TEST(ApproxSignBwd, HandWorkedValues) {
+  float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  Guarded<float> x(std::vector<float>{0.0f, -0.25f, 0.75f, 1.0f, -1.0f, 1.5f, -inf, nan});
+  Guarded<float> db(std::vector<float>(8, 4.0f)), dx(8);
+  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kApproxSign);
+  EXPECT_EQ(dx.values(), (std::vector<float>{8, 6, 2, 0, 0, 0, 0, 0}));
+  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kClippedIdentity);
+  EXPECT_EQ(dx.values(), (std::vector<float>{4, 4, 4, 4, 4, 0, 0, 0}));
+  // The threshold moves u, the shortcut's gradient is added: u = -0.5, 0.5 -> surrogate 1.
+  Guarded<float> t(std::vector<float>{-0.5f, 0.75f}), shortcut(std::vector<float>{100, 200});
+  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), t.data(), shortcut.data(), 1, 2, ActivationGradient::kApproxSign);
+  EXPECT_EQ(dx[0], 104.0f);
+  EXPECT_EQ(dx[1], 204.0f);
+}
+
+TEST(ApproxSignBwd, IsTheDerivativeOfThePiecewiseQuadraticSign) {
+  // Liu et al. 2018, eq. 6: F(u) = 2u + u^2 on [-1,0), 2u - u^2 on [0,1). A central difference of a quadratic is exact but
+  // for rounding (1e-16 / 2e-6 = 5e-11), unless it straddles a kink.
+  auto F = [](double u) { return u < -1 ? -1.0 : u < 0 ? 2 * u + u * u : u < 1 ? 2 * u - u * u : 1.0; };
+  const double step = 1e-6;
+  for (double u : {-1.7, -0.9, -0.5, -0.125, 0.3, 0.6875, 0.99, 1.2}) {
+    float x = float(u), db = 1.0f, dx = 0.0f;
+    ref::approx_sign_bwd(&dx, &db, &x, nullptr, nullptr, 1, 1, ActivationGradient::kApproxSign);
+    EXPECT_NEAR(dx, (F(double(x) + step) - F(double(x) - step)) / (2 * step), 2e-7) << "u = " << u;
+  }
+}
+
+TEST(ApproxSignBwd, EveryIsaMatchesRef) {
+  for (auto& context : all_contexts())
+    for (int64_t C : nasty_channels())
+      for (int64_t rows : {1, 7, 1500})
+        for (int variant = 0; variant < 16; ++variant) {
+          ActivationGradient kind = kKinds[variant & 1];
+          bool non_finite = variant & 8;
+          SCOPED_TRACE(context_name(*context) + " rows" + std::to_string(rows) + "_C" + std::to_string(C) + "_variant" +
+                       std::to_string(variant));
+          Guarded<float> x(nasty_floats(rows * C, 1, true)), db(nasty_floats(rows * C, 2, non_finite));
+          Guarded<float> threshold(nasty_floats(C, 3, non_finite)), shortcut(nasty_floats(rows * C, 4, non_finite));
+          const float* t = variant & 2 ? threshold.data() : nullptr;
+          const float* s = variant & 4 ? shortcut.data() : nullptr;
+          Guarded<float> expected(rows * C), got(rows * C);
+          ref::approx_sign_bwd(expected.data(), db.data(), x.data(), t, s, rows, C, kind);
+          cpu::approx_sign_bwd(*context, got.data(), db.data(), x.data(), t, s, rows, C, kind);
+          expect_same_or_nan(got, expected);
+          got.expect_guards("dx");
+        }
+}
+
+TEST(ApproxSignBwd, MayOverwriteEitherGradient) {
+  for (auto& context : all_contexts())
+    for (ActivationGradient kind : kKinds) {
+      SCOPED_TRACE(context_name(*context));
+      const int64_t rows = 301, C = 65;
+      Guarded<float> x(nasty_floats(rows * C, 1)), db(nasty_floats(rows * C, 2)), shortcut(nasty_floats(rows * C, 3));
+      Guarded<float> expected(rows * C), in_db(db.values()), in_shortcut(shortcut.values());
+      ref::approx_sign_bwd(expected.data(), db.data(), x.data(), nullptr, shortcut.data(), rows, C, kind);
+      cpu::approx_sign_bwd(*context, in_db.data(), in_db.data(), x.data(), nullptr, shortcut.data(), rows, C, kind);
+      expect_same_bits(in_db, expected, "dx over db");
+      cpu::approx_sign_bwd(*context, in_shortcut.data(), db.data(), x.data(), nullptr, in_shortcut.data(), rows, C, kind);
+      expect_same_bits(in_shortcut, expected, "dx over shortcut");
+    }
+}
+
+}  // namespace bireal

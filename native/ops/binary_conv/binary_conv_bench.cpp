@@ -1,0 +1,167 @@
+// op_bench --benchmark_filter=BinaryConv: the layers of Bi-Real-Net (ImageNet and CIFAR shapes), each forward kernel that this
+// machine has, and the backward passes, on one thread. Every result is compared with the reference once before timing (the
+// backward ones only on their first image, and by a bound that any wrong term breaks). MAC/cycle counts cycles of the clock
+// under load, measured beside each run by a chain of multiplications with a latency of 3.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/rng.h"
+#include "cpu/context.h"
+#include "ops/binary_conv/binary_conv_cpu.h"
+
+namespace bireal {
+namespace {
+
+struct Layer {
+  const char* name;
+  Conv2dShape shape;
+};
+
+const Layer kLayers[] = {
+    {"C64_56", {8, 56, 56, 64, 64, 3, 3, 1, 1}},          {"C64_56_stride2", {8, 56, 56, 64, 128, 3, 3, 2, 1}},
+    {"C128_28", {8, 28, 28, 128, 128, 3, 3, 1, 1}},       {"C128_28_stride2", {8, 28, 28, 128, 256, 3, 3, 2, 1}},
+    {"C256_14", {8, 14, 14, 256, 256, 3, 3, 1, 1}},       {"C256_14_stride2", {8, 14, 14, 256, 512, 3, 3, 2, 1}},
+    {"C512_7", {8, 7, 7, 512, 512, 3, 3, 1, 1}},          {"C32_32", {32, 32, 32, 32, 32, 3, 3, 1, 1}},
+    {"C32_32_stride2", {32, 32, 32, 32, 64, 3, 3, 2, 1}}, {"C64_16", {32, 16, 16, 64, 64, 3, 3, 1, 1}},
+    {"C128_8", {32, 8, 8, 128, 128, 3, 3, 1, 1}},         {"C256_4", {32, 4, 4, 256, 256, 3, 3, 1, 1}},
+};
+
+template <class T>
+class Aligned {
+ public:
+  explicit Aligned(int64_t count)
+      : data_(static_cast<T*>(std::aligned_alloc(64, size_t(count * int64_t(sizeof(T)) + 127) / 64 * 64))) {
+    std::fill(data_.get(), data_.get() + count, T());
+  }
+  T* data() { return data_.get(); }
+  T& operator[](int64_t i) { return data_.get()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T[], Free> data_;
+};
+
+double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+double seconds_per_cycle() {
+  double best = 1;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    double begin = seconds_now();
+    long count = 300;
+    asm volatile("1:\n.rept 32\nimul %%rax,%%rax\n.endr\ndec %0\njnz 1b" : "+r"(count)::"rax");
+    best = std::min(best, (seconds_now() - begin) / (300.0 * 32 * 3));
+  }
+  return best;
+}
+
+struct Bench {
+  Conv2dShape s;
+  int64_t n;
+  cpu::Context context;
+  cpu::BinaryConvPlan plan;
+  Aligned<word_t> x, w;
+  Aligned<float> dz, alpha, dx, dw;
+  Aligned<char> prepared, workspace, v, expected_v;
+  Aligned<int64_t> sums;
+
+  Bench(const Conv2dShape& shape, const char* kernel, cpu::Isa isa)
+      : s(shape),
+        n(shape.N),
+        context(1, isa),
+        plan(kernel ? cpu::binary_conv_plan_kernel(context, s, kernel) : cpu::binary_conv_plan(context, s)),
+        x(n * s.H * s.W * word_count(s.C)),
+        w(s.K * s.taps() * word_count(s.C)),
+        dz(s.output_count(n)),
+        alpha(s.K),
+        dx(s.input_count(n)),
+        dw(s.K * s.taps() * s.C),
+        prepared(plan.prepared_bytes),
+        workspace(plan.workspace_bytes),
+        v(s.output_count(n) * 4),
+        expected_v(s.output_count(1) * 4),
+        sums(2 * s.K) {
+    const int64_t Cw = word_count(s.C);
+    for (int64_t i = 0; i < n * s.H * s.W * Cw; ++i) x[i] = word_t(splitmix64(1, uint64_t(i))) & valid_mask(s.C, i % Cw);
+    for (int64_t i = 0; i < s.K * s.taps() * Cw; ++i) w[i] = word_t(splitmix64(2, uint64_t(i))) & valid_mask(s.C, i % Cw);
+    for (int64_t i = 0; i < s.output_count(n); ++i) dz[i] = float(uniform01(3, uint64_t(i)) - 0.5);
+    for (int64_t k = 0; k < s.K; ++k) alpha[k] = float(uniform01(4, uint64_t(k)));
+    cpu::binary_conv_prepare(context, plan, prepared.data(), w.data());
+  }
+  void fwd() { cpu::binary_conv_fwd(context, plan, v.data(), sums.data(), x.data(), prepared.data(), n, workspace.data()); }
+  void bwd_input() {
+    cpu::binary_conv_bwd_input(context, plan, dx.data(), dz.data(), alpha.data(), w.data(), n, workspace.data());
+  }
+  void bwd_weight() {
+    cpu::binary_conv_bwd_weight(context, plan, dw.data(), x.data(), dz.data(), n, GradMode::kOverwrite, workspace.data());
+  }
+
+  // The first image of the full batch against the reference, every value.
+  bool fwd_is_right() {
+    fwd();
+    ref::binary_conv_fwd(expected_v.data(), plan.v_type, nullptr, x.data(), w.data(), s, 1);
+    int64_t bytes = s.output_count(1) * (plan.v_type == DType::kI16 ? 2 : 4);
+    return std::equal(v.data(), v.data() + bytes, expected_v.data());
+  }
+};
+
+void report(benchmark::State& state, const Bench& bench) {
+  const double macs = double(bench.s.output_count(bench.n)) * double(bench.s.taps() * bench.s.C);
+  state.counters["GMAC/s"] = benchmark::Counter(macs / 1e9, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["MAC/cycle"] = benchmark::Counter(macs * seconds_per_cycle(), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["us/image"] =
+      benchmark::Counter(double(bench.n) / 1e6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
+void run_fwd(benchmark::State& state, const Conv2dShape& shape, const char* kernel) {
+  Bench bench(shape, kernel, cpu::default_isa());
+  if (!bench.fwd_is_right()) return state.SkipWithError("wrong result");
+  for (auto _ : state) bench.fwd();
+  report(state, bench);
+}
+
+void run_bwd_input(benchmark::State& state, const Conv2dShape& shape) {
+  Bench bench(shape, nullptr, cpu::default_isa());
+  bench.bwd_input();
+  std::vector<float> expected(size_t(shape.input_count(1)));
+  ref::binary_conv_bwd_input(expected.data(), bench.dz.data(), bench.alpha.data(), bench.w.data(), shape, 1);
+  for (size_t i = 0; i < expected.size(); ++i)
+    if (!(std::fabs(bench.dx[int64_t(i)] - expected[i]) <= 1e-3)) return state.SkipWithError("wrong result");
+  for (auto _ : state) bench.bwd_input();
+  report(state, bench);
+}
+
+void run_bwd_weight(benchmark::State& state, const Conv2dShape& shape) {
+  Bench bench(shape, nullptr, cpu::default_isa());
+  cpu::binary_conv_bwd_weight(bench.context, bench.plan, bench.dw.data(), bench.x.data(), bench.dz.data(), 1,
+                              GradMode::kOverwrite, bench.workspace.data());
+  std::vector<float> expected(size_t(shape.K * shape.taps() * shape.C));
+  ref::binary_conv_bwd_weight(expected.data(), bench.x.data(), bench.dz.data(), shape, 1, GradMode::kOverwrite);
+  for (size_t i = 0; i < expected.size(); ++i)
+    if (!(std::fabs(bench.dw[int64_t(i)] - expected[i]) <= 1e-3)) return state.SkipWithError("wrong result");
+  for (auto _ : state) bench.bwd_weight();
+  report(state, bench);
+}
+
+const bool registered = [] {
+  for (const Layer& layer : kLayers) {
+    const cpu::Context context(1, cpu::default_isa());
+    for (const char* kernel : cpu::binary_conv_kernel_names(context, layer.shape))
+      benchmark::RegisterBenchmark((std::string("BinaryConvFwd/") + layer.name + "/" + kernel).c_str(), run_fwd, layer.shape,
+                                   kernel);
+    benchmark::RegisterBenchmark((std::string("BinaryConvBwdInput/") + layer.name).c_str(), run_bwd_input, layer.shape);
+    benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeight/") + layer.name).c_str(), run_bwd_weight, layer.shape);
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace bireal
