@@ -18,7 +18,7 @@ final class Conv2d implements AutoCloseable {
     this.planner = planner;
     this.backend = planner.backend();
     this.plan = backend.planConv2d(spec, planner.maxImages());
-    double bound = 1 / Math.sqrt(spec.weights().innerCount());
+    double bound = 1 / Math.sqrt((double) spec.weights().innerCount());
     weight =
         planner.parameter(
             new Parameter(

@@ -56,6 +56,7 @@ final class Head implements AutoCloseable {
     logits = planner.keep(Shape.of(n, classes), DType.F32);
     logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), DType.F32) : null;
     planner.needWorkspace(plan.workspaceBytes());
+    planner.needWorkspace(backend.softmaxXentWorkspaceBytes(n));
     planner.layer(new Planner.LayerRow("avgpool", "global average", Shape.of(1, C), 0, 0, 0, ""));
     planner.layer(
         new Planner.LayerRow(

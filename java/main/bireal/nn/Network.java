@@ -26,6 +26,7 @@ public final class Network implements AutoCloseable {
   private final Planner planner;
   private final Backend backend;
   private final Tensor input;
+  private final Tensor labels;
   private final List<Block> blocks = new ArrayList<>();
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
@@ -42,6 +43,7 @@ public final class Network implements AutoCloseable {
     input =
         planner.keep(
             Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)), DType.F32);
+    labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
     try {
       List<String> ends = new ArrayList<>();
@@ -84,6 +86,11 @@ public final class Network implements AutoCloseable {
   /** Images of the next forward pass, [N,H,W,C]. */
   public Tensor input() {
     return input;
+  }
+
+  /** Classes of these images, [N] I32. */
+  public Tensor labels() {
+    return labels;
   }
 
   public Tensor logits() {

@@ -20,7 +20,7 @@ public final class Optimizer implements AutoCloseable {
   private final Tensor parameters;
   private final Tensor gradients;
   private final Map<String, Tensor> moments = new LinkedHashMap<>();
-  private Segments segments;
+  private final Segments segments;
 
   /**
    * Reserves the moments with {@code flat}, which makes a buffer like the parameters' of the given
@@ -31,7 +31,8 @@ public final class Optimizer implements AutoCloseable {
       OptimizerConfig config,
       Tensor parameters,
       Tensor gradients,
-      Function<String, Tensor> flat) {
+      Function<String, Tensor> flat,
+      List<Segments.Segment> trained) {
     this.backend = backend;
     this.config = config;
     this.parameters = parameters;
@@ -43,13 +44,6 @@ public final class Optimizer implements AutoCloseable {
         };
     for (String name : names) {
       moments.put(name, flat.apply(name));
-    }
-  }
-
-  /** Says which parts of the flat buffer are trained and how they decay; once, after allocation. */
-  public void bind(List<Segments.Segment> trained) {
-    if (segments != null) {
-      throw new IllegalStateException("the optimizer is bound already");
     }
     segments = new Segments(backend, trained, parameters.shape().count());
   }
@@ -91,9 +85,6 @@ public final class Optimizer implements AutoCloseable {
 
   @Override
   public void close() {
-    if (segments != null) {
-      segments.close();
-      segments = null;
-    }
+    segments.close();
   }
 }

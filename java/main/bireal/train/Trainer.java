@@ -1,0 +1,270 @@
+package bireal.train;
+
+import bireal.backend.Backend;
+import bireal.data.BatchLoader;
+import bireal.data.DataConfig;
+import bireal.data.Dataset;
+import bireal.data.Datasets;
+import bireal.data.MicroBatch;
+import bireal.data.Split;
+import bireal.nn.Network;
+import bireal.nn.NetworkConfig;
+import bireal.nn.Planner;
+import bireal.optim.LrSchedule;
+import bireal.optim.OptimizerConfig;
+import bireal.tensor.Scope;
+import bireal.tensor.Shape;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.function.BooleanSupplier;
+
+/**
+ * A training run in its folder, from a fresh start or from its newest checkpoint, which it continues to the bit. Owns
+ * everything it opens but backend and run folder. One thread.
+ */
+public final class Trainer implements AutoCloseable {
+  /**
+   * What a run is made of.
+   *
+   * @param trajectory every setting that the numbers depend on, by key; a checkpoint keeps it, and a resume with others is refused
+   */
+  public record Setup(
+      NetworkConfig network,
+      DataConfig data,
+      OptimizerConfig optimizer,
+      LrSchedule schedule,
+      TrainConfig train,
+      long seed,
+      Map<String, String> trajectory) {}
+
+  /** How a run ended: complete, or stopped on request with a checkpoint; {@code lastEvaluation} has 0 images if there was none. */
+  public record Summary(boolean complete, long step, Metrics lastEvaluation, double bestTop1Percent, Path checkpoint) {}
+
+  private static final String MODEL = "model.safetensors";
+  private static final String OPTIMIZER = "optimizer.safetensors";
+  private static final double NO_BEST = -1;
+
+  private final Scope opened = new Scope();
+  private final Setup setup;
+  private final TrainConfig config;
+  private final Progress progress;
+  private final Network network;
+  private final TrainStep step;
+  private final ImageInput input;
+  private final Evaluator evaluator;
+  private final BatchLoader loader;
+  private final CheckpointStore checkpoints;
+  private final RunLog log;
+  private final long stepsPerEpoch;
+  private final long totalSteps;
+  private final double baseLr;
+
+  // What a checkpoint's progress.json holds.
+  private long done;
+  private Metrics window = Metrics.NONE;
+  private Metrics epochSoFar = Metrics.NONE;
+  private Metrics lastEvaluation = Metrics.NONE;
+  private double bestTop1Percent = NO_BEST;
+  private boolean evaluationDue;
+
+  private long savedStep = -1;
+  private Path lastCheckpoint;
+
+  /** A new run, or with {@code resume} the continuation of the run in the folder. */
+  public Trainer(Setup setup, Backend backend, RunFolder folder, boolean resume, Progress progress) {
+    this.setup = setup;
+    this.config = setup.train();
+    this.progress = progress;
+    try {
+      Dataset images = Datasets.open(setup.data(), Split.TRAIN, setup.seed());
+      var imageSpec = Datasets.imageSpec(setup.data(), images);
+      Planner planner = new Planner(backend, config.microBatch(), true);
+      network = opened.add(new Network(setup.network(), Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C()), planner));
+      step = opened.add(new TrainStep(network, setup.optimizer(), config.labelSmoothing()));
+      input = new ImageInput(network, imageSpec, setup.data().mean(), setup.data().std());
+      evaluator = new Evaluator(network, Datasets.open(setup.data(), Split.TEST, setup.seed()), setup.data());
+      network.allocate();
+      network.initialize(setup.seed());
+      stepsPerEpoch = (images.count() + config.batch() - 1) / config.batch();
+      totalSteps = stepsPerEpoch * config.epochs();
+      baseLr = setup.optimizer().lr() * config.batch() / setup.optimizer().referenceBatch();
+      checkpoints = folder.openCheckpoints();
+      Optional<Checkpoint> start = resume ? checkpoints.latest() : Optional.empty();
+      if (start.isPresent()) {
+        restore(start.get());
+      }
+      log = opened.add(folder.openLog(done));
+      loader =
+          opened.add(
+              new BatchLoader(
+                  images, setup.data(), imageSpec, BatchLoader.Order.SHUFFLED, config.batch(), config.microBatch(), setup.seed(),
+                  BatchLoader.Position.at(done, stepsPerEpoch)));
+    } catch (RuntimeException | Error e) {
+      opened.closeAfter(e);
+      throw e;
+    }
+  }
+
+  /**
+   * Trains to the end, or until {@code stop} says true after a step; then saves a checkpoint and returns. Throws {@link NonFiniteException}
+   * with the checkpoints as they were.
+   */
+  public Summary run(BooleanSupplier stop) {
+    progress.started(done, totalSteps, stepsPerEpoch);
+    while (!evaluationDue || evaluate(stop)) {
+      if (done == totalSteps || stop.getAsBoolean()) {
+        break;
+      }
+      double lr = baseLr * setup.schedule().at(done, stepsPerEpoch, config.epochs());
+      step.begin(done + 1, lr);
+      MicroBatch batch;
+      do {
+        batch = loader.next();
+        input.load(batch);
+        step.microBatch(batch.images(), batch.batchImages());
+      } while (batch.microIndex() + 1 < batch.microCount());
+      TrainStep.Result result = step.finish();
+      done++;
+      record(result, lr);
+      if (!evaluationDue && checkpointDue()) {
+        save();
+      }
+    }
+    if (savedStep != done) {
+      save();
+    }
+    boolean complete = done == totalSteps && !evaluationDue;
+    return new Summary(complete, done, lastEvaluation, bestTop1Percent, lastCheckpoint);
+  }
+
+  private void record(TrainStep.Result result, double lr) {
+    window = window.plus(result.metrics());
+    epochSoFar = epochSoFar.plus(result.metrics());
+    progress.step(done, result.metrics(), epochSoFar, lr);
+    if (done % config.logEverySteps() == 0 || done % stepsPerEpoch == 0) {
+      log.append("train", done, fields(window).put("lr", lr).put("grad_norm", result.gradNorm()));
+      window = Metrics.NONE;
+    }
+    if (done % stepsPerEpoch == 0) {
+      epochSoFar = Metrics.NONE;
+      long epoch = done / stepsPerEpoch;
+      evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || done == totalSteps;
+    }
+  }
+
+  private ObjectNode fields(Metrics metrics) {
+    return RunLog.fields()
+        .put("epoch", (double) done / stepsPerEpoch)
+        .put("loss", metrics.loss())
+        .put("top1", metrics.top1Percent())
+        .put("top5", metrics.top5Percent())
+        .put("images", metrics.images());
+  }
+
+  /** False if {@code stop} ended it; it is still due then, also for a run that resumes. */
+  private boolean evaluate(BooleanSupplier stop) {
+    Metrics metrics = evaluator.run(progress, stop);
+    if (metrics == null) {
+      return false;
+    }
+    evaluationDue = false;
+    lastEvaluation = metrics;
+    boolean best = metrics.top1Percent() > bestTop1Percent;
+    bestTop1Percent = Math.max(bestTop1Percent, metrics.top1Percent());
+    log.append("eval", done, fields(metrics));
+    progress.evaluated((int) (done / stepsPerEpoch), metrics, best);
+    if (best || checkpointDue()) {
+      save();
+    }
+    if (best) {
+      checkpoints.markBest(done, bestTop1Percent);
+      checkpoints.prune(config.keepCheckpoints());
+    }
+    return true;
+  }
+
+  private boolean checkpointDue() {
+    long every = config.checkpointEverySteps() == 0 ? stepsPerEpoch : config.checkpointEverySteps();
+    return done % every == 0;
+  }
+
+  private void save() {
+    log.sync();
+    ObjectNode state = RunLog.fields();
+    state.put("step", done).put("epoch", done / stepsPerEpoch).put("batch_in_epoch", done % stepsPerEpoch);
+    state.put("seed", setup.seed()).put("best_top1_percent", bestTop1Percent);
+    put(state.putObject("log_window"), window);
+    put(state.putObject("epoch_so_far"), epochSoFar);
+    put(state.putObject("last_evaluation"), lastEvaluation);
+    state.put("evaluation_due", evaluationDue);
+    ObjectNode settings = state.putObject("config");
+    new TreeMap<>(setup.trajectory()).forEach(settings::put);
+    lastCheckpoint =
+        checkpoints.save(
+            done,
+            Map.of(MODEL, NetworkFiles.model(network, done), OPTIMIZER, NetworkFiles.moments(network, step.optimizer())),
+            state);
+    checkpoints.prune(config.keepCheckpoints());
+    savedStep = done;
+    progress.saved(done, lastCheckpoint);
+  }
+
+  private static void put(ObjectNode node, Metrics metrics) {
+    // The sum as a hexadecimal double: a resume must continue it to the bit.
+    node.put("loss_sum", Double.toHexString(metrics.lossSum())).put("top1", metrics.top1()).put("top5", metrics.top5()).put("images", metrics.images());
+  }
+
+  private static Metrics metrics(com.fasterxml.jackson.databind.JsonNode node) {
+    return new Metrics(
+        Double.parseDouble(node.path("loss_sum").asText("0")), node.path("top1").asLong(), node.path("top5").asLong(), node.path("images").asLong());
+  }
+
+  private void restore(Checkpoint checkpoint) {
+    ObjectNode state = checkpoint.progress();
+    List<String> differences = new ArrayList<>();
+    TreeMap<String, String> saved = new TreeMap<>();
+    state.path("config").properties().forEach(entry -> saved.put(entry.getKey(), entry.getValue().asText()));
+    TreeMap<String, String> both = new TreeMap<>(saved);
+    both.putAll(setup.trajectory());
+    for (String key : both.keySet()) {
+      String was = saved.get(key);
+      String now = setup.trajectory().get(key);
+      if (was == null || !was.equals(now)) {
+        differences.add(key + " was " + was + ", is " + now);
+      }
+    }
+    if (!differences.isEmpty()) {
+      throw new CheckpointException(
+          checkpoint.folder() + " was trained with another config: " + String.join("; ", differences)
+              + ". Restore these values to resume it, or start a new run under another name");
+    }
+    try (Safetensors model = checkpoint.tensors(MODEL)) {
+      NetworkFiles.load(network, model);
+    }
+    try (Safetensors moments = checkpoint.tensors(OPTIMIZER)) {
+      NetworkFiles.loadMoments(network, step.optimizer(), moments);
+    }
+    done = checkpoint.step();
+    window = metrics(state.path("log_window"));
+    epochSoFar = metrics(state.path("epoch_so_far"));
+    lastEvaluation = metrics(state.path("last_evaluation"));
+    evaluationDue = state.path("evaluation_due").asBoolean();
+    bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
+    lastCheckpoint = checkpoint.folder();
+    savedStep = done;
+  }
+
+  public Network network() {
+    return network;
+  }
+
+  @Override
+  public void close() {
+    opened.close();
+  }
+}
