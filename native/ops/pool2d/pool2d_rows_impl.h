@@ -10,6 +10,7 @@ template <int kLanes>
 struct PoolVector {
   typedef float Floats __attribute__((vector_size(kLanes * 4)));
   typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+  typedef uint16_t Shorts __attribute__((vector_size(kLanes * 2)));
   typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 };
 
@@ -52,7 +53,8 @@ BIREAL_INLINE void max_pool_fwd_rows(const PoolRows& k, int64_t begin_row, int64
             best = take ? u : best;
             where = take ? typename V::Ints{} + (int32_t)(r * k.S + s) : where;
           }
-        typename V::Bytes bytes = __builtin_convertvector(where, typename V::Bytes);
+        // Through 16 bits, here and back: gcc 12 takes a step of four sizes apart into single elements.
+        typename V::Bytes bytes = __builtin_convertvector(__builtin_convertvector(where, typename V::Shorts), typename V::Bytes);
         __builtin_memcpy(k.y + out + c, &best, sizeof best);
         __builtin_memcpy(k.index + out + c, &bytes, sizeof bytes);
       }
@@ -71,38 +73,43 @@ BIREAL_INLINE void max_pool_fwd_rows(const PoolRows& k, int64_t begin_row, int64
   }
 }
 
+// dx = sum (or +0) + dy where `chosen` is `tap`, for C channels. Adding +0 for the others changes nothing: a sum that starts at
+// +0 never becomes -0.
+template <int kLanes>
+BIREAL_INLINE void max_pool_add_window(float* dx, const float* dy, const uint8_t* chosen, int32_t tap, bool first, int64_t C) {
+  using V = PoolVector<kLanes>;
+  int64_t c = 0;
+  for (; c + kLanes <= C; c += kLanes) {
+    typename V::Floats sum = {}, g;
+    typename V::Bytes bytes;
+    if (!first) __builtin_memcpy(&sum, dx + c, sizeof sum);
+    __builtin_memcpy(&g, dy + c, sizeof g);
+    __builtin_memcpy(&bytes, chosen + c, sizeof bytes);
+    typename V::Ints where = __builtin_convertvector(__builtin_convertvector(bytes, typename V::Shorts), typename V::Ints);
+    sum += where == tap ? g : typename V::Floats{};
+    __builtin_memcpy(dx + c, &sum, sizeof sum);
+  }
+  for (; c < C; ++c) dx[c] = (first ? 0.0f : dx[c]) + (chosen[c] == tap ? dy[c] : 0.0f);
+}
+
+// Window by window over all channels of a pixel: the number of windows alternates from pixel to pixel (1, 2, 4 for 3x3/2), which
+// as an inner loop is mispredicted.
 template <int kLanes>
 BIREAL_INLINE void max_pool_bwd_rows(const PoolRows& k, int64_t begin_row, int64_t end_row) {
-  using V = PoolVector<kLanes>;
   for (int64_t row = begin_row; row < end_row; ++row) {
     int64_t i = row / k.H, h = row % k.H + k.pad;
     PoolRange ps = pool_windows(h, k.R, k.stride, k.P);
     for (int64_t w = k.pad; w < k.W + k.pad; ++w) {
       PoolRange qs = pool_windows(w, k.S, k.stride, k.Q);
-      int64_t in = (row * k.W + w - k.pad) * k.C, c = 0;
-      for (; c + kLanes <= k.C; c += kLanes) {
-        typename V::Floats sum = {}, g;
-        typename V::Bytes bytes;
-        for (int64_t p = ps.begin; p < ps.end; ++p)
-          for (int64_t q = qs.begin; q < qs.end; ++q) {
-            int64_t out = ((i * k.P + p) * k.Q + q) * k.C + c;
-            int32_t tap = (int32_t)((h - p * k.stride) * k.S + w - q * k.stride);
-            __builtin_memcpy(&g, k.dy + out, sizeof g);
-            __builtin_memcpy(&bytes, k.chosen + out, sizeof bytes);
-            // Adding +0 for the others changes nothing: a sum that starts at +0 never becomes -0.
-            sum += __builtin_convertvector(bytes, typename V::Ints) == tap ? g : typename V::Floats{};
-          }
-        __builtin_memcpy(k.dx + in + c, &sum, sizeof sum);
-      }
-      for (; c < k.C; ++c) {
-        float sum = 0;
-        for (int64_t p = ps.begin; p < ps.end; ++p)
-          for (int64_t q = qs.begin; q < qs.end; ++q) {
-            int64_t out = ((i * k.P + p) * k.Q + q) * k.C + c;
-            if (k.chosen[out] == (h - p * k.stride) * k.S + w - q * k.stride) sum += k.dy[out];
-          }
-        k.dx[in + c] = sum;
-      }
+      float* dx = k.dx + (row * k.W + w - k.pad) * k.C;
+      bool first = true;
+      for (int64_t p = ps.begin; p < ps.end; ++p)
+        for (int64_t q = qs.begin; q < qs.end; ++q, first = false) {
+          int64_t out = ((i * k.P + p) * k.Q + q) * k.C;
+          int32_t tap = (int32_t)((h - p * k.stride) * k.S + w - q * k.stride);
+          max_pool_add_window<kLanes>(dx, k.dy + out, k.chosen + out, tap, first, k.C);
+        }
+      if (first) __builtin_memset(dx, 0, (uint64_t)k.C * sizeof(float));
     }
   }
 }
