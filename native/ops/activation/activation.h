@@ -2,10 +2,10 @@
 //
 //   kRelu        y = max(x, 0)                           dx = dy 1[x > 0]
 //   kLeakyClip   y = x on (-1,1); slope (x+1) - 1 for x <= -1; slope (x-1) + 1 for x >= 1     dx = dy (1 inside, slope elsewhere)
-//   kClip        kLeakyClip with slope 0
+//   kClip        kLeakyClip with slope 0 (the argument is ignored), at +-infinity too: y = +-1, dx = 0
 //
 // Shapes    x, y, dy, dx [count] float; slope 0.1 in the published recipe
-// Range     any float; a NaN stays a NaN forward and passes no gradient
+// Range     any float; relu(-0) is +0; a NaN stays a NaN forward and passes no gradient
 // Aliasing  y may be x; dx may be dy.  Allocates nothing.  Workspace  none
 // Order     elementwise: the same bits on every ISA and thread count
 // Throws    nothing

@@ -12,7 +12,7 @@
 //   inference    scale = gamma alpha / sqrt(running_var + eps),  shift = beta - gamma running_mean / sqrt(running_var + eps)
 //   apply        y[i,c] = fma(scale[c], v[i,c], shift[c]) + t,  t = shortcut[i,c], or
 //                fma(shortcut_scale[c], shortcut[i,c], shortcut_shift[c]) where the shortcut has its own normalisation, or
-//                nothing bits = sign_pack(y, threshold)                                  (bits may be null)
+//                nothing;  bits = sign_pack(y, threshold)                                                 (bits may be null)
 //   bwd_sums     B1[c] = sum_i dy,  B2[c] = sum_i dy * v            double, in slices of rows
 //   bwd_coefficients   xhat = alpha invstd (v - mean);  G = sum dy xhat = alpha invstd (B2 - mean B1)
 //                dgamma = G,  dbeta = B1  (per mode);   dz = a dy + b v + c, the gradient of z, with

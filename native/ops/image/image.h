@@ -1,25 +1,27 @@
 // image: uint8 images to a normalised float batch, with zero padding, crop and horizontal flip.
 //
 //   The source is padded by `pad` pixels of value 0 on each side; the crop [H,W] starts at row crop[i].top, column crop[i].left
-//   of the padded image; flip mirrors the crop left-right. x[i,h,w,c] = fma(pixel, 1/(255 std[c]), -mean[c]/std[c])      (both
-//   constants computed in double, rounded once)
+//   of the padded image; flip mirrors the crop left-right.
+//   x[i,h,w,c] = fma(pixel, 1/(255 std[c]), -mean[c]/std[c])             (both constants computed in double, rounded once)
 //
-// Shapes    pixels [n,H0,W0,C] uint8, crops [n] of (top, left, flip) int32, x [n,H,W,C] float, mean, std [C] double
+// Shapes    pixels [n,H0,W0,C] uint8, crops [n] of (top, left, flip) int32, x [n,H,W,C] float, mean, std [C] double; C <= 256
 // Range     0 <= top <= H0 + 2 pad - H, likewise left; flip 0 or 1; check() rejects a crop larger than the padded image
 // Aliasing  none.  Allocates nothing.  Workspace  none
 // Order     elementwise: the same bits on every ISA and thread count
-// Throws    InvalidArgument from check() only; a crop outside the image, from the run (the loader made it: a bug, not a user
-// error) Source    torchvision RandomCrop(padding) + RandomHorizontalFlip + ToTensor + Normalize
+// Throws    InvalidArgument from check(), and from the run before it writes anything if a crop lies outside its image or flip is
+//           neither 0 nor 1 (the loader made it: a bug, not a user's error)
+// Source    torchvision RandomCrop(padding) + RandomHorizontalFlip + ToTensor + Normalize
 #pragma once
 #include <stdint.h>
 
 namespace bireal {
+struct ImageCrop {
+  int32_t top, left, flip;
+};
 struct ImageShape {
   int64_t N, H0, W0, C, H, W, pad;
   void check() const;
-};
-struct ImageCrop {
-  int32_t top, left, flip;
+  void check_crops(const ImageCrop* crops, int64_t n) const;  // called by the run
 };
 }  // namespace bireal
 namespace bireal::ref {

@@ -1,7 +1,7 @@
 // pool2d: max, average and global average pooling.
 //
 //   max_fwd     y[n,p,q,c] = max over taps inside the image of x[n, p*stride+r-pad, q*stride+s-pad, c];
-//               index = r*S+s of the first maximum in (r,s) order; a NaN is a maximum (as in PyTorch)
+//               index = r*S+s of the first maximum in (r,s) order; a NaN is a maximum, the first of several (PyTorch: the last)
 //   max_bwd     dx = the sum of dy over the windows that chose this element, in (p,q) order
 //   avg_fwd     y = (sum over taps inside the image) / (R*S);  avg_bwd   dx = (sum of dy of its windows, in (p,q) order) / (R*S)
 //   global: avg with R = H, S = W

@@ -1,14 +1,16 @@
 // softmax_xent: softmax cross-entropy with label smoothing or soft targets, its gradient, and the metrics of the batch.
 //
-//   p = softmax(logits[i]),  t = (1-smoothing) onehot(label) + smoothing/K,  or t = soft_targets[i] (rows sum to 1; smoothing
-//   ignored) loss = -sum_k t_k log p_k;   dlogits[i,k] = (p_k - t_k) * gradient_scale metrics[0] += sum_i loss, [1] += top-1
-//   hits, [2] += top-5 hits, [3] += n        (kOverwrite: = instead of +=) a hit: fewer than 1 (5) classes have a logit greater
-//   than the label's, or an equal one and a lower index; a NaN logit of the label is no hit
+//   p = softmax(logits[i]),  t = (1-smoothing) onehot(label) + smoothing/K,  or
+//   t = soft_targets[i]  (rows sum to 1; smoothing ignored)
+//   loss = -sum_k t_k log p_k;   dlogits[i,k] = (p_k - t_k) * gradient_scale
+//   metrics[0] += sum_i loss, [1] += top-1 hits, [2] += top-5 hits, [3] += n        (kOverwrite: = instead of +=)
+//   a hit: fewer than 1 (5) classes have a logit greater than the label's, or an equal one and a lower index; a NaN logit of the
+//   label is no hit
 //
-// Shapes    logits, dlogits, soft_targets [n,K] float, labels [n] int32 (0 <= label < K, checked by the loader), metrics [4]
-// double;
+// Shapes    logits, dlogits, soft_targets [n,K] float, labels [n] int32 (0 <= label < K, checked by the loader),
+//           metrics [4] double;
 //           dlogits may be null (evaluation); labels are needed for the hits also with soft targets
-// Range     any finite logits: the maximum is subtracted first. NaN or Inf logits give a NaN loss
+// Range     any finite logits: the maximum is subtracted first. NaN or Inf logits (-Inf too) give a NaN loss. n = 0 is allowed
 // Aliasing  none.  Allocates nothing.  Workspace  softmax_xent_workspace_bytes(n)
 // Order     double inside a row and over rows in order: the same bits for any thread count and ISA
 // Throws    nothing

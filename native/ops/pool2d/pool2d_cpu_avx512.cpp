@@ -1,0 +1,19 @@
+#include "ops/pool2d/pool2d_rows.h"
+#include "ops/pool2d/pool2d_rows_impl.h"
+
+namespace bireal::cpu {
+
+void max_pool_fwd_rows_avx512(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
+  max_pool_fwd_rows<16>(pool, begin_row, end_row);
+}
+void max_pool_bwd_rows_avx512(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
+  max_pool_bwd_rows<16>(pool, begin_row, end_row);
+}
+void avg_pool_fwd_rows_avx512(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
+  avg_pool_fwd_rows<16>(pool, begin_row, end_row);
+}
+void avg_pool_bwd_rows_avx512(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
+  avg_pool_bwd_rows<16>(pool, begin_row, end_row);
+}
+
+}  // namespace bireal::cpu
