@@ -1,0 +1,35 @@
+package bireal.cli;
+
+import bireal.config.ConfigLoader;
+import bireal.config.RunConfig;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** Mixin of the commands that start from a config file. */
+final class ConfigOptions {
+  @Parameters(
+      paramLabel = "CONFIG",
+      description = "The config file, such as configs/quickstart.yaml.")
+  private Path file;
+
+  @Option(
+      names = "--set",
+      paramLabel = "KEY=VALUE",
+      description =
+          "Override a key of the config, such as --set train.epochs=5; may be repeated, the last one"
+              + " counts.")
+  private List<String> overrides = new ArrayList<>();
+
+  /** As the user named it. */
+  Path file() {
+    return file;
+  }
+
+  /** Reads and checks the config. Throws ConfigException. */
+  RunConfig load() {
+    return ConfigLoader.load(file, overrides);
+  }
+}

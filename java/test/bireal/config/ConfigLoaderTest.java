@@ -1,0 +1,390 @@
+package bireal.config;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bireal.backend.WeightGradient;
+import bireal.config.YamlNode.Entry;
+import bireal.config.YamlNode.Mapping;
+import bireal.data.DataConfig;
+import bireal.nn.NetworkConfig;
+import bireal.optim.LrSchedule;
+import bireal.optim.OptimizerConfig;
+import java.io.IOException;
+import java.lang.reflect.RecordComponent;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+class ConfigLoaderTest {
+  private static final Path CONFIGS = Path.of("configs");
+
+  @TempDir Path folder;
+
+  static List<Path> shippedConfigs() throws IOException {
+    try (Stream<Path> files = Files.list(CONFIGS)) {
+      return files.filter(file -> file.toString().endsWith(".yaml")).sorted().toList();
+    }
+  }
+
+  @ParameterizedTest
+  @MethodSource("shippedConfigs")
+  void shippedConfigLoadsAndIsNamedAsItsFile(Path file) {
+    assertEquals(file.getFileName().toString(), load(file).name() + ".yaml");
+  }
+
+  @ParameterizedTest
+  @MethodSource("shippedConfigs")
+  void resolvedConfigLoadsToAnEqualRecord(Path file) throws IOException {
+    assertRoundTrip(load(file));
+  }
+
+  @Test
+  void theFourPromisedConfigsAreShipped() throws IOException {
+    assertEquals(
+        List.of(
+            "cifar10_bireal18.yaml",
+            "imagenet_bireal18.yaml",
+            "imagenet_bireal34.yaml",
+            "quickstart.yaml"),
+        shippedConfigs().stream().map(file -> file.getFileName().toString()).toList());
+  }
+
+  @Test
+  void imagenetConfigsHoldThePublishedRecipe() {
+    for (int depth : new int[] {18, 34}) {
+      RunConfig config = load(CONFIGS.resolve("imagenet_bireal" + depth + ".yaml"));
+      assertEquals(depth, config.model().depth());
+      assertEquals(64, config.model().width());
+      assertEquals(WeightGradient.CLIPPED, config.model().weightGradient());
+      assertEquals(NetworkConfig.Init.PUBLISHED, config.model().init());
+      assertEquals(1e-3, config.optimizer().lr());
+      assertEquals(512, config.optimizer().referenceBatch());
+      assertEquals(0.9, config.optimizer().beta1());
+      assertEquals(0.999, config.optimizer().beta2());
+      assertEquals(1e-8, config.optimizer().eps());
+      assertEquals(0.0, config.optimizer().weightDecay());
+      assertEquals(LrSchedule.Type.LINEAR_PUBLISHED, config.schedule().type());
+      assertEquals(0, config.schedule().warmupSteps());
+      assertEquals(256, config.train().epochs());
+      assertEquals(512, config.train().batch());
+      assertEquals(0.1, config.train().labelSmoothing());
+      assertEquals(List.of(0.485, 0.456, 0.406), config.data().mean());
+      assertEquals(List.of(0.229, 0.224, 0.225), config.data().std());
+    }
+  }
+
+  /** A key gets or loses its default only together with this list. */
+  @Test
+  void theseKeysHaveNoDefaultAndAllOthersDo() throws IOException {
+    List<String> without = new ArrayList<>();
+    collectWithoutDefault(RunConfig.class, "", ConfigLoader.defaults(), without);
+    assertEquals(
+        List.of(
+            "name",
+            "model.network",
+            "model.depth",
+            "model.classes",
+            "model.stem",
+            "data.dataset",
+            "data.image_size",
+            "data.mean",
+            "data.std",
+            "optimizer.lr",
+            "optimizer.reference_batch",
+            "train.epochs",
+            "train.batch",
+            "train.micro_batch"),
+        without);
+    String text = Files.readString(Path.of("java/main-resources/bireal/config/defaults.yaml"));
+    for (String key : without) {
+      String name = key.substring(key.indexOf('.') + 1);
+      assertTrue(text.contains("# " + name + ": "), "defaults.yaml explains no " + key);
+    }
+  }
+
+  @Test
+  void everyDefaultIsExplainedOnItsLine() throws IOException {
+    for (String line :
+        Files.readAllLines(Path.of("java/main-resources/bireal/config/defaults.yaml"))) {
+      boolean section = line.matches("[a-z]+:");
+      assertTrue(
+          section || line.isBlank() || line.contains("# "),
+          "defaults.yaml lacks a comment: " + line);
+    }
+  }
+
+  @Test
+  void requiredKeysAloneMakeAConfig() throws IOException {
+    RunConfig config = load(write("a.yaml", ConfigErrorsTest.VALID));
+    assertEquals(BackendKind.CPU, config.backend());
+    assertEquals(0, config.seed());
+    assertEquals(0, config.threads());
+    assertEquals("runs", config.runsFolder());
+    assertEquals(64, config.model().width());
+    assertEquals(NetworkConfig.Init.KAIMING, config.model().init());
+    assertTrue(config.data().flip());
+    assertEquals(OptimizerConfig.Type.ADAM, config.optimizer().type());
+    assertEquals(1e-3, config.optimizer().lr());
+    assertEquals(LrSchedule.Type.LINEAR, config.schedule().type());
+  }
+
+  @Test
+  void syntheticDataNeedNoPath() throws IOException {
+    RunConfig config =
+        load(
+            write("a.yaml", ConfigErrorsTest.VALID),
+            "data.dataset=synthetic",
+            "data.path=''",
+            "data.mean=[0.5, 0.4]",
+            "data.std=[1, 1]",
+            "data.synthetic_channels=2");
+    assertEquals(DataConfig.Kind.SYNTHETIC, config.data().dataset());
+    assertEquals("", config.data().path());
+    assertEquals(List.of(1.0, 1.0), config.data().std());
+  }
+
+  @Test
+  void overridesAreLaidOnTopInOrder() throws IOException {
+    RunConfig config =
+        load(
+            write("a.yaml", ConfigErrorsTest.VALID),
+            "train.epochs=7",
+            "train.epochs = 8",
+            "name=other",
+            "data.path=a=b",
+            "data.flip=false",
+            "optimizer.lr=5e-4",
+            "schedule={type: constant, warmup_steps: 3}",
+            "seed=-5");
+    assertEquals(8, config.train().epochs());
+    assertEquals("other", config.name());
+    assertEquals("a=b", config.data().path());
+    assertFalse(config.data().flip());
+    assertEquals(5e-4, config.optimizer().lr());
+    assertEquals(new LrSchedule(LrSchedule.Type.CONSTANT, 3), config.schedule());
+    assertEquals(-5, config.seed());
+  }
+
+  @Test
+  void overrideCanGiveARequiredKey() throws IOException {
+    Path file = write("a.yaml", ConfigErrorsTest.VALID.replace("name: test\n", ""));
+    assertEquals("given", load(file, "name=given").name());
+  }
+
+  @Test
+  void fileIsLaidOverTheFilesThatItExtends() throws IOException {
+    Files.createDirectory(folder.resolve("bases"));
+    write("bases/root.yaml", ConfigErrorsTest.VALID);
+    write(
+        "bases/middle.yaml",
+        "extends: root.yaml\ntrain:\n  epochs: 2\n  log_every_steps: 5\ndata: {mean: [0.1]}\n");
+    RunConfig config =
+        load(write("top.yaml", "train:\n  epochs: 3\nextends: bases/middle.yaml\nname: top\n"));
+    assertEquals("top", config.name());
+    assertEquals(3, config.train().epochs());
+    assertEquals(5, config.train().logEverySteps());
+    assertEquals(64, config.train().batch());
+    assertEquals(List.of(0.1), config.data().mean());
+    assertEquals(List.of(0.5), config.data().std());
+  }
+
+  @Test
+  void oneBaseMayBeExtendedByManyFiles() throws IOException {
+    write("base.yaml", ConfigErrorsTest.VALID);
+    assertEquals("a", load(write("a.yaml", "extends: base.yaml\nname: a\n")).name());
+    assertEquals("b", load(write("b.yaml", "extends: base.yaml\nname: b\n")).name());
+  }
+
+  @Test
+  void windowsLineEndsAndByteOrderMarkAreRead() throws IOException {
+    String text = "\uFEFF" + ConfigErrorsTest.VALID.replace("\n", "\r\n");
+    assertEquals("test", load(write("a.yaml", text)).name());
+  }
+
+  @Test
+  void resolvedConfigKeepsExtremeValues() throws IOException {
+    Path file = write("a.yaml", ConfigErrorsTest.VALID);
+    for (String text :
+        List.of(
+            "'a b'",
+            "' # '",
+            "'a: b'",
+            "'\"'",
+            "'\\'",
+            "'null'",
+            "'12'",
+            "'yes'",
+            "'Größe/数据 \uD83D\uDE00'",
+            "'" + "long ".repeat(100) + "'",
+            "'\u00A0'",
+            "'&a *b !c'",
+            "''''")) {
+      RunConfig config = load(file, "runs_folder=" + text);
+      assertRoundTrip(config);
+    }
+    for (String number :
+        List.of(
+            "1e10",
+            "-0.0",
+            "5e-324",
+            "1.7976931348623157e308",
+            "0.1",
+            "3",
+            "-2.5E-7",
+            "+1.",
+            ".5")) {
+      assertRoundTrip(load(file, "data.mean=[" + number + "]"));
+    }
+    for (long seed : new long[] {Long.MIN_VALUE, -1, Long.MAX_VALUE}) {
+      RunConfig config = load(file, "seed=" + seed);
+      assertEquals(seed, config.seed());
+      assertRoundTrip(config);
+    }
+  }
+
+  @Test
+  void resolvedConfigIsTheSameTextEachTime() {
+    RunConfig config = load(CONFIGS.resolve("quickstart.yaml"));
+    assertEquals(ConfigLoader.resolvedYaml(config), ConfigLoader.resolvedYaml(config));
+    assertTrue(
+        ConfigLoader.resolvedYaml(config)
+            .startsWith("name: \"quickstart\"\nseed: 0\nbackend: cpu\nthreads: 0\n"));
+  }
+
+  @Test
+  void brokenConfigsAndOverridesOnlyEverGiveConfigExceptions() throws IOException {
+    String text = Files.readString(CONFIGS.resolve("quickstart.yaml"));
+    List<String> pieces =
+        List.of(
+            "\n",
+            "\t",
+            " ",
+            ":",
+            ": ",
+            "- ",
+            "? ",
+            "#",
+            "'",
+            "\"",
+            "\\",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            "&a ",
+            "*a ",
+            "!!int ",
+            "!",
+            "|\n",
+            ">",
+            "---\n",
+            "...\n",
+            "%YAML 1.1\n",
+            "<<: ",
+            "null",
+            "~",
+            "0",
+            "-1",
+            "1e9",
+            "9".repeat(30),
+            "true",
+            "extends: ",
+            "extends: quickstart.yaml\n",
+            "\u0000",
+            "\uFFFE",
+            "é",
+            "\uD83D\uDE00",
+            "@",
+            "`",
+            "=",
+            ".",
+            "_",
+            "\r",
+            "\u2028",
+            "\\uD800",
+            "\\x00");
+    Path file = folder.resolve("quickstart.yaml");
+    long seed = 20240607;
+    Random random = new Random(seed);
+    long end = System.nanoTime() + 2_000_000_000L;
+    int refused = 0;
+    int loaded = 0;
+    while (System.nanoTime() < end) {
+      StringBuilder broken = new StringBuilder(text);
+      for (int edits = 1 + random.nextInt(4); edits > 0; edits--) {
+        int from = random.nextInt(broken.length());
+        int to = Math.min(broken.length(), from + random.nextInt(8));
+        switch (random.nextInt(4)) {
+          case 0 -> broken.delete(from, to);
+          case 1 -> broken.insert(from, pieces.get(random.nextInt(pieces.size())));
+          case 2 -> broken.replace(from, to, pieces.get(random.nextInt(pieces.size())));
+          default -> broken.insert(random.nextInt(broken.length()), broken.substring(from, to));
+        }
+      }
+      byte[] bytes = broken.toString().getBytes(StandardCharsets.UTF_8);
+      if (random.nextInt(10) == 0) {
+        bytes[random.nextInt(bytes.length)] = (byte) random.nextInt(256);
+      }
+      Files.write(file, bytes);
+      List<String> overrides = new ArrayList<>();
+      if (random.nextInt(4) == 0) {
+        overrides.add(
+            "train."
+                + pieces.get(random.nextInt(pieces.size()))
+                + "batch="
+                + pieces.get(random.nextInt(pieces.size())));
+      }
+      try {
+        ConfigLoader.load(file, overrides);
+        loaded++;
+      } catch (ConfigException e) {
+        refused++;
+        assertFalse(e.getMessage().contains("\n\n"), e.getMessage());
+      } catch (RuntimeException e) {
+        throw new AssertionError(
+            "seed " + seed + ", overrides " + overrides + ", file:\n" + broken, e);
+      }
+    }
+    assertTrue(refused > 100 && loaded > 10, refused + " refused, " + loaded + " loaded");
+  }
+
+  private void assertRoundTrip(RunConfig config) throws IOException {
+    String yaml = ConfigLoader.resolvedYaml(config);
+    RunConfig again = load(write("resolved.yaml", yaml));
+    assertEquals(config, again);
+    assertEquals(yaml, ConfigLoader.resolvedYaml(again));
+  }
+
+  private static void collectWithoutDefault(
+      Class<?> type, String path, Mapping defaults, List<String> without) {
+    for (RecordComponent component : type.getRecordComponents()) {
+      String key = Values.key(component);
+      Entry entry = defaults.entries().get(key);
+      if (entry == null) {
+        without.add(path + key);
+      } else if (component.getType().isRecord()) {
+        collectWithoutDefault(
+            component.getType(), path + key + ".", (Mapping) entry.value(), without);
+      }
+    }
+  }
+
+  private Path write(String name, String text) throws IOException {
+    return Files.writeString(folder.resolve(name), text, StandardCharsets.UTF_8);
+  }
+
+  private static RunConfig load(Path file, String... overrides) {
+    return ConfigLoader.load(file, List.of(overrides));
+  }
+}
