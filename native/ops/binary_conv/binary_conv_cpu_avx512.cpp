@@ -14,10 +14,6 @@ struct Avx512 {
   BIREAL_INLINE V ones16() { return _mm512_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm512_load_si512(p); }
   BIREAL_INLINE void store(void* p, V v) { _mm512_store_si512(p, v); }
-  BIREAL_INLINE V load_table(const uint8_t* p) {
-    // The masked form, because gcc 12 calls the other's undefined operand uninitialised (its bug 105593).
-    return _mm512_maskz_broadcast_i32x4(0xFFFF, _mm_load_si128((const __m128i*)p));
-  }
   BIREAL_INLINE V shuffle(V table, V index) { return _mm512_shuffle_epi8(table, index); }
   BIREAL_INLINE V add8(V a, V b) { return _mm512_add_epi8(a, b); }
   BIREAL_INLINE V add16(V a, V b) { return _mm512_add_epi16(a, b); }

@@ -2,7 +2,8 @@
 //
 // Lanes are output channels. A tile of 8 pixels x 32 channels (2 registers) keeps 16 accumulators; one word of a pixel is
 // broadcast and met by 2 vectors of weights: 3 instructions (xor, popcount, add) for 512 products, 24 independent ones in a
-// step, so that VPOPCNTD (one a cycle, on one port) is the limit: 341 MAC a cycle with the other two beside it.
+// step, so that VPOPCNTD (one a cycle, on one port) is the limit: 341 MAC a cycle with the other two beside it. Measured on Zen
+// 4, staging and sums included: 240 (32 channels) to 324 (512).
 #include <immintrin.h>
 
 #include "ops/binary_conv/binary_conv_kernels.h"

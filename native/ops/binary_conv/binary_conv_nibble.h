@@ -6,16 +6,19 @@
 // table load shared by the vectors of weights. Bytes hold 63 additions of at most 4; then they are widened to 16 bits.
 // `Vec` is the instruction set: a struct of always inlined functions, private to the file that is compiled for it.
 #pragma once
+#include <stddef.h>
+
 #include "ops/binary_conv/binary_conv_kernels.h"
 
 namespace bireal::cpu {
 
-/// table[x][w] = popcount(x XOR w).
+/// table[x][w] = popcount(x XOR w), repeated to fill a vector: a broadcasting load would cost Zen 4 one of its two shuffles.
+template <int kBytes>
 struct NibbleTables {
-  alignas(64) uint8_t table[16][16] = {};
+  alignas(64) uint8_t table[16][kBytes] = {};
   constexpr NibbleTables() {
     for (int x = 0; x < 16; ++x)
-      for (int w = 0; w < 16; ++w)
+      for (int w = 0; w < kBytes; ++w)
         for (int bit = 0; bit < 4; ++bit) table[x][w] += (x ^ w) >> bit & 1;
   }
 };
@@ -58,13 +61,14 @@ template <class Vec, int kPixels, int kVectors>
 BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
-  enum { kStepsInByte = 56 };  // at most 63; a whole number of words
-  static constexpr NibbleTables kTables;
+  enum { kStepsInByte = 60 };  // at most 63
+  static constexpr NibbleTables<Vec::kBytes> kTables;
   const uint8_t* x[kPixels];
   V bytes[kPixels][kVectors], total[kPixels][kVectors][2];
 #pragma GCC unroll 8
   for (int i = 0; i < kPixels; ++i) {
     x[i] = (const uint8_t*)task.x + task.pixel[first + i];
+    asm("" : "+r"(x[i]));  // one pointer a pixel; gcc 12 would split it in two and add them up in the inner loop
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) bytes[i][j] = total[i][j][0] = total[i][j][1] = Vec::zero();
   }
@@ -92,7 +96,7 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
         for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + j * vector_stride);
 #pragma GCC unroll 8
         for (int i = 0; i < kPixels; ++i) {
-          V table = Vec::load_table(&kTables.table[0][0] + x[i][unit]);
+          V table = Vec::load(&kTables.table[0][0] + (size_t)x[i][unit] * (Vec::kBytes / 16));
 #pragma GCC unroll 4
           for (int j = 0; j < kVectors; ++j) bytes[i][j] = Vec::add8(bytes[i][j], Vec::shuffle(table, w[j]));
         }
@@ -124,7 +128,7 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
 
 template <class Vec, int kVectors>
 BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
-  // Tiles of nearly equal width: 49 pixels at most 4 wide are 13 tiles of 3 or 4, without a tail of 1.
+  // Tiles of nearly equal width: 49 pixels at most 6 wide are 9 tiles of 5 or 6, without a tail of 1.
   enum { kPixels = Vec::kPixels };
   const int64_t tiles = (task.pixel_count + kPixels - 1) / kPixels;
   const int64_t narrow = task.pixel_count / tiles, wide_tiles = task.pixel_count % tiles;
