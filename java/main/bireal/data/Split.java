@@ -1,0 +1,7 @@
+package bireal.data;
+
+/** Part of a dataset. */
+public enum Split {
+  TRAIN,
+  TEST
+}
