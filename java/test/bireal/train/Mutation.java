@@ -1,6 +1,9 @@
 package bireal.train;
 
+import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Random;
 
@@ -28,6 +31,14 @@ final class Mutation {
       }
     }
     return out;
+  }
+
+  /** Rewrites a file in place: truncating it first costs ext4 a flush, 2 ms each time. */
+  static void rewrite(Path file, byte[] content) throws IOException {
+    try (RandomAccessFile out = new RandomAccessFile(file.toFile(), "rw")) {
+      out.write(content);
+      out.setLength(content.length);
+    }
   }
 
   private static byte[] splice(byte[] content, int at, byte[] piece) {
