@@ -16,7 +16,7 @@ import org.yaml.snakeyaml.resolver.Resolver;
 final class Values {
   private static final Pattern INTEGER = Pattern.compile("[-+]?(0|[1-9][0-9]*)");
   private static final Pattern NUMBER =
-      Pattern.compile("[-+]?(0|[1-9][0-9]*)?(\\.[0-9]*)?([eE][-+]?[0-9]+)?");
+      Pattern.compile("[-+]?((0|[1-9][0-9]*)(\\.[0-9]*)?|\\.[0-9]+)([eE][-+]?[0-9]+)?");
   private static final Resolver RESOLVER = new Resolver();
 
   private Values() {}
@@ -41,7 +41,7 @@ final class Values {
   }
 
   static boolean isNumber(String plain) {
-    return plain.chars().anyMatch(c -> c >= '0' && c <= '9') && NUMBER.matcher(plain).matches();
+    return NUMBER.matcher(plain).matches();
   }
 
   /** True if YAML, in any of its versions, reads the unquoted text as text. */

@@ -141,6 +141,9 @@ class ConfigErrorsTest {
             ":2:7: seed must be an integer in -9223372036854775808..9223372036854775807; got"
                 + " '9223372036854775808'"),
         wrong("  lr: 1e-3", "  lr: fast", ":14:7: optimizer.lr must be a number; got 'fast'"),
+        wrong("  lr: 1e-3", "  lr: e-3", ":14:7: optimizer.lr must be a number; got 'e-3'"),
+        wrong("  lr: 1e-3", "  lr: .", ":14:7: optimizer.lr must be a number; got '.'"),
+        wrong("  lr: 1e-3", "  lr: 01.5", ":14:7: optimizer.lr must be a number; got '01.5'"),
         wrong("  lr: 1e-3", "  lr: .nan", ":14:7: optimizer.lr must be a number; got '.nan'"),
         wrong("  lr: 1e-3", "  lr: 1e999", ":14:7: optimizer.lr must be a number; got '1e999'"),
         wrong(
