@@ -28,6 +28,13 @@ final class ConfigOptions {
     return file;
   }
 
+  /** As the user would type it again. */
+  String commandLine() {
+    StringBuilder text = new StringBuilder(file.toString());
+    overrides.forEach(override -> text.append(" --set ").append(override));
+    return text.toString();
+  }
+
   /** Reads and checks the config. Throws ConfigException. */
   RunConfig load() {
     return ConfigLoader.load(file, overrides);

@@ -26,8 +26,21 @@ import picocli.CommandLine.UnmatchedArgumentException;
     optionListHeading = "%nOptions:%n",
     parameterListHeading = "%n",
     exitCodeListHeading = "%nExit codes:%n",
-    exitCodeList = {"0:done", "1:failure", "2:wrong input", "3:device lost"},
-    subcommands = {ConfigCommand.class, AutoComplete.GenerateCompletion.class})
+    exitCodeList = {
+      "0:done",
+      "1:failure",
+      "2:wrong input",
+      "3:device lost",
+      "130, 143:stopped by SIGINT, SIGTERM"
+    },
+    subcommands = {
+      TrainCommand.class,
+      EvalCommand.class,
+      VerifyCommand.class,
+      InfoCommand.class,
+      ConfigCommand.class,
+      AutoComplete.GenerateCompletion.class
+    })
 public final class Main {
   static final int DONE = 0;
   static final int FAILURE = 1;

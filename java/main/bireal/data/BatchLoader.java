@@ -1,6 +1,7 @@
 package bireal.data;
 
 import bireal.backend.ImageSpec;
+import bireal.tensor.Rng;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 

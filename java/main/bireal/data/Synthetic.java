@@ -1,5 +1,6 @@
 package bireal.data;
 
+import bireal.tensor.Rng;
 import java.nio.ByteBuffer;
 import java.util.Objects;
 

@@ -3,7 +3,10 @@ package bireal.tensor;
 import java.util.ArrayDeque;
 import java.util.Deque;
 
-/** Closes its members in reverse order of their adding; a failing member does not keep the others open. */
+/**
+ * Closes its members in reverse order of their adding; a failing member does not keep the others
+ * open.
+ */
 public final class Scope implements AutoCloseable {
   private final Deque<AutoCloseable> members = new ArrayDeque<>();
 
@@ -28,7 +31,10 @@ public final class Scope implements AutoCloseable {
       try {
         members.pop().close();
       } catch (Exception e) {
-        RuntimeException wrapped = e instanceof RuntimeException runtime ? runtime : new IllegalStateException("closing failed", e);
+        RuntimeException wrapped =
+            e instanceof RuntimeException runtime
+                ? runtime
+                : new IllegalStateException("closing failed", e);
         if (failure == null) {
           failure = wrapped;
         } else {

@@ -1,12 +1,13 @@
 package bireal.train;
 
+import bireal.runtime.InputException;
 import java.nio.file.Path;
 
 /**
  * A checkpoint or tensor file cannot be read or written; the message names the file, the place in
  * it, what was found and what to do.
  */
-public final class CheckpointException extends RuntimeException {
+public final class CheckpointException extends InputException {
   private static final long serialVersionUID = 1L;
   private static final int LONGEST_QUOTE = 120;
 

@@ -11,7 +11,10 @@ import bireal.nn.Network;
 import bireal.nn.Pass;
 import java.util.function.BooleanSupplier;
 
-/** Loss (plain cross-entropy, no smoothing) and accuracy of a network on the images of a dataset, in evaluation mode. */
+/**
+ * Loss (plain cross-entropy, no smoothing) and accuracy of a network on the images of a dataset, in
+ * evaluation mode.
+ */
 public final class Evaluator {
   private final Network network;
   private final Backend backend;
@@ -19,29 +22,49 @@ public final class Evaluator {
   private final DataConfig config;
   private final ImageInput input;
 
-  /** Plans its buffers; before the network's memory is allocated. The dataset is shared, the network not owned. */
+  /**
+   * Plans its buffers; before the network's memory is allocated. The dataset is shared, the network
+   * not owned.
+   */
   public Evaluator(Network network, Dataset dataset, DataConfig config) {
     this.network = network;
     this.backend = network.planner().backend();
     this.dataset = dataset;
     this.config = config;
-    this.input = new ImageInput(network, Datasets.imageSpec(config, dataset), config.mean(), config.std());
+    this.input =
+        new ImageInput(network, Datasets.imageSpec(config, dataset), config.mean(), config.std());
   }
 
   /**
-   * One pass over the dataset. {@code progress} hears of it, {@code stop} is asked after each micro-batch: true ends the pass with null.
+   * One pass over the dataset. {@code progress} hears of it, {@code stop} is asked after each
+   * micro-batch: true ends the pass with null.
    */
   public Metrics run(Progress progress, BooleanSupplier stop) {
     int n = network.planner().maxImages();
     Metrics metrics = Metrics.NONE;
     try (BatchLoader loader =
         new BatchLoader(
-            dataset, config, Datasets.imageSpec(config, dataset), BatchLoader.Order.SEQUENTIAL, n, n, 0, BatchLoader.Position.START)) {
+            dataset,
+            config,
+            Datasets.imageSpec(config, dataset),
+            BatchLoader.Order.SEQUENTIAL,
+            n,
+            n,
+            0,
+            BatchLoader.Position.START)) {
       for (MicroBatch batch = loader.next(); batch != null; batch = loader.next()) {
         input.load(batch);
         network.forward(batch.images(), Pass.EVALUATE);
         backend.softmaxXent(
-            batch.images(), network.planner().step().metrics(), null, network.logits(), network.labels(), null, 0, 0, GradMode.OVERWRITE,
+            batch.images(),
+            network.planner().step().metrics(),
+            null,
+            network.logits(),
+            network.labels(),
+            null,
+            0,
+            0,
+            GradMode.OVERWRITE,
             network.planner().workspace());
         metrics = metrics.plus(Metrics.read(backend, network.planner().step()));
         progress.evaluating(metrics.images(), dataset.count());

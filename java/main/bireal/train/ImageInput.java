@@ -11,7 +11,10 @@ import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.util.List;
 
-/** Brings uint8 micro-batches of one dataset into a network: upload, crop, flip, normalisation (native/ops/image). */
+/**
+ * Brings uint8 micro-batches of one dataset into a network: upload, crop, flip, normalisation
+ * (native/ops/image).
+ */
 final class ImageInput {
   private final Network network;
   private final Backend backend;

@@ -12,11 +12,15 @@ public record Metrics(double lossSum, long top1, long top5, long images) {
   static Metrics read(Backend backend, StepState state) {
     double[] values = Tensors.doubles(backend, state.metrics());
     return new Metrics(
-        values[StepState.LOSS_SUM], (long) values[StepState.TOP1], (long) values[StepState.TOP5], (long) values[StepState.IMAGES]);
+        values[StepState.LOSS_SUM],
+        (long) values[StepState.TOP1],
+        (long) values[StepState.TOP5],
+        (long) values[StepState.IMAGES]);
   }
 
   public Metrics plus(Metrics other) {
-    return new Metrics(lossSum + other.lossSum, top1 + other.top1, top5 + other.top5, images + other.images);
+    return new Metrics(
+        lossSum + other.lossSum, top1 + other.top1, top5 + other.top5, images + other.images);
   }
 
   public double loss() {

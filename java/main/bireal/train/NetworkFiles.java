@@ -16,18 +16,25 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 
-/** Networks and optimizer moments to and from named tensors: published names, published (OIHW) order. */
+/**
+ * Networks and optimizer moments to and from named tensors: published names, published (OIHW)
+ * order.
+ */
 public final class NetworkFiles {
   private NetworkFiles() {}
 
-  /** Parameters and statistics as a state_dict holds them. {@code steps} is the value of the batch counters. */
+  /**
+   * Parameters and statistics as a state_dict holds them. {@code steps} is the value of the batch
+   * counters.
+   */
   static List<NamedTensor> model(Network network, long steps) {
     List<NamedTensor> tensors = new ArrayList<>();
     for (State state : network.planner().states()) {
       tensors.add(
           state.dtype() == DType.I64
               ? NamedTensor.ofLongs(state.name(), state.publishedDims(), steps)
-              : NamedTensor.ofFloats(state.name(), state.publishedDims(), network.published(state)));
+              : NamedTensor.ofFloats(
+                  state.name(), state.publishedDims(), network.published(state)));
     }
     return tensors;
   }
@@ -41,22 +48,29 @@ public final class NetworkFiles {
         float[] memory = Tensors.floats(backend, Planner.viewLike(moment.getValue(), parameter));
         tensors.add(
             NamedTensor.ofFloats(
-                moment.getKey() + "." + parameter.name(), parameter.publishedDims(), parameter.toPublished(memory)));
+                moment.getKey() + "." + parameter.name(),
+                parameter.publishedDims(),
+                parameter.toPublished(memory)));
       }
     }
     return tensors;
   }
 
   /**
-   * Fills a network from a file with exactly its tensors. Throws CheckpointException, before anything is changed, that lists what is
-   * missing, foreign or of another shape.
+   * Fills a network from a file with exactly its tensors. Throws CheckpointException, before
+   * anything is changed, that lists what is missing, foreign or of another shape.
    */
   public static void load(Network network, Safetensors file) {
     List<String> problems = new ArrayList<>();
     Set<String> foreign = new TreeSet<>(file.names());
     for (State state : network.planner().states()) {
       foreign.remove(state.name());
-      check(problems, file, state.name(), state.publishedDims(), state.dtype() == DType.I64 ? "I64" : "F32");
+      check(
+          problems,
+          file,
+          state.name(),
+          state.publishedDims(),
+          state.dtype() == DType.I64 ? "I64" : "F32");
     }
     refuse(problems, foreign, file);
     for (State state : network.planner().states()) {
@@ -82,16 +96,25 @@ public final class NetworkFiles {
     for (Map.Entry<String, Tensor> moment : optimizer.moments().entrySet()) {
       for (Parameter parameter : network.planner().parameters()) {
         float[] published = file.read(moment.getKey() + "." + parameter.name()).floats();
-        Tensors.write(backend, Planner.viewLike(moment.getValue(), parameter), parameter.fromPublished(published));
+        Tensors.write(
+            backend,
+            Planner.viewLike(moment.getValue(), parameter),
+            parameter.fromPublished(published));
       }
     }
   }
 
-  private static void check(List<String> problems, Safetensors file, String name, long[] dims, String dtype) {
+  private static void check(
+      List<String> problems, Safetensors file, String name, long[] dims, String dtype) {
     if (!file.names().contains(name)) {
       problems.add("missing " + name);
     } else if (!Arrays.equals(file.shape(name), dims)) {
-      problems.add(name + " has shape " + Arrays.toString(file.shape(name)) + ", the network needs " + Arrays.toString(dims));
+      problems.add(
+          name
+              + " has shape "
+              + Arrays.toString(file.shape(name))
+              + ", the network needs "
+              + Arrays.toString(dims));
     } else if (!file.dtype(name).equals(dtype)) {
       problems.add(name + " has type " + file.dtype(name) + ", the network needs " + dtype);
     }
@@ -104,7 +127,9 @@ public final class NetworkFiles {
     if (!problems.isEmpty()) {
       int shown = Math.min(5, problems.size());
       throw new CheckpointException(
-          file.path() + " belongs to another network: " + String.join("; ", problems.subList(0, shown))
+          file.path()
+              + " belongs to another network: "
+              + String.join("; ", problems.subList(0, shown))
               + (problems.size() > shown ? "; and " + (problems.size() - shown) + " more" : "")
               + ". Use the config that it was trained with");
     }

@@ -2,7 +2,9 @@ package bireal.train;
 
 import java.nio.file.Path;
 
-/** What a long run tells whoever watches it. Called from the training thread; must return quickly. */
+/**
+ * What a long run tells whoever watches it. Called from the training thread; must return quickly.
+ */
 public interface Progress {
   /** A silent watcher. */
   Progress NONE = new Progress() {};

@@ -54,6 +54,15 @@ public final class ReferenceCase {
     }
   }
 
+  /** The case is sound, but asks for a network that this version does not have. */
+  public static final class NotBuiltException extends InputException {
+    private static final long serialVersionUID = 1L;
+
+    NotBuiltException(String message) {
+      super(message);
+    }
+  }
+
   private static final ObjectMapper JSON =
       new ObjectMapper()
           .enable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION)
@@ -85,13 +94,13 @@ public final class ReferenceCase {
     this.file = file;
     this.spec = object(file, "spec");
     JsonNode model = object(spec, "model");
+    this.network = network(model);
     known(spec, SPEC_KEYS, "spec");
     known(model, MODEL_KEYS, "spec.model");
     this.seed = integer(spec, "seed", null);
     this.batch = (int) integer(spec, "batch", null);
     this.steps = (int) integer(spec, "steps", null);
     this.labelSmoothing = number(spec, "label_smoothing", 0.0);
-    this.network = network(model);
     JsonNode input = model.get("input");
     if (input == null || input.size() != 3) {
       throw error("spec.model.input must be [C, H, W], got " + input);
@@ -122,12 +131,16 @@ public final class ReferenceCase {
   private NetworkConfig network(JsonNode model) {
     String arch = text(model, "arch", null);
     if (!arch.equals("birealnet")) {
-      throw error(
-          "network '" + arch + "' is not built yet; this version has birealnet of depth 18 and 34");
+      throw new NotBuiltException(
+          name
+              + ": network '"
+              + arch
+              + "' is not built yet; this version has birealnet of depth 18 and 34");
     }
     int depth = (int) integer(model, "depth", 18L);
     if (depth != 18 && depth != 34) {
-      throw error("birealnet of depth " + depth + " is not built yet; this version has 18 and 34");
+      throw new NotBuiltException(
+          name + ": birealnet of depth " + depth + " is not built yet; this version has 18 and 34");
     }
     return new NetworkConfig(
         NetworkConfig.Family.BIREALNET,

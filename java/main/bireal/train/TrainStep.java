@@ -10,16 +10,15 @@ import bireal.nn.Pass;
 import bireal.nn.Planner;
 import bireal.optim.Optimizer;
 import bireal.optim.OptimizerConfig;
-import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
 
 /**
- * One optimizer step over micro-batches, on a network planned for training: {@link #begin}, {@link #microBatch} for each,
- * {@link #finish}. The caller fills {@link Network#input} and {@link Network#labels} before each micro-batch. Owns the
- * optimizer, not the network.
+ * One optimizer step over micro-batches, on a network planned for training: {@link #begin}, {@link
+ * #microBatch} for each, {@link #finish}. The caller fills {@link Network#input} and {@link
+ * Network#labels} before each micro-batch. Owns the optimizer, not the network.
  */
 public final class TrainStep implements AutoCloseable {
   /** Sums over the images of a step, and the norm over all gradients. */
@@ -34,7 +33,10 @@ public final class TrainStep implements AutoCloseable {
   private int microBatchCount;
   private long number;
 
-  /** Plans the moments into the network's planner, so the network's memory must not be allocated yet. */
+  /**
+   * Plans the moments into the network's planner, so the network's memory must not be allocated
+   * yet.
+   */
   public TrainStep(Network network, OptimizerConfig optimizerConfig, double labelSmoothing) {
     this.network = network;
     this.labelSmoothing = labelSmoothing;
@@ -43,18 +45,30 @@ public final class TrainStep implements AutoCloseable {
     state = planner.step();
     optimizer =
         new Optimizer(
-            backend, optimizerConfig, planner.flatParameters(), planner.flatGradients(), planner::flatLike, segments(planner.parameters(), optimizerConfig));
+            backend,
+            optimizerConfig,
+            planner.flatParameters(),
+            planner.flatGradients(),
+            planner::flatLike,
+            segments(planner.parameters(), optimizerConfig));
   }
 
-  /** Runs of parameters with equal decay, in the order of the flat buffer (the last parameter first). */
-  private static List<Segments.Segment> segments(List<Parameter> parameters, OptimizerConfig config) {
+  /**
+   * Runs of parameters with equal decay, in the order of the flat buffer (the last parameter
+   * first).
+   */
+  private static List<Segments.Segment> segments(
+      List<Parameter> parameters, OptimizerConfig config) {
     List<Segments.Segment> segments = new ArrayList<>();
     for (int i = parameters.size() - 1; i >= 0; i--) {
       Parameter parameter = parameters.get(i);
-      boolean decays = config.decayed() == OptimizerConfig.Decayed.ALL || parameter.publishedDims().length == 4;
+      boolean decays =
+          config.decayed() == OptimizerConfig.Decayed.ALL || parameter.publishedDims().length == 4;
       segments.add(
           new Segments.Segment(
-              parameter.value().offsetBytes() / Float.BYTES, parameter.shape().count(), decays ? config.weightDecay() : 0));
+              parameter.value().offsetBytes() / Float.BYTES,
+              parameter.shape().count(),
+              decays ? config.weightDecay() : 0));
     }
     return segments;
   }
@@ -67,24 +81,36 @@ public final class TrainStep implements AutoCloseable {
   public void begin(long number, double lr) {
     this.number = number;
     microBatchCount = 0;
-    scalars.clear().putDouble(lr).putDouble(number).putDouble(0).putDouble(0).flip();
+    scalars.clear().putDouble(lr).putDouble((double) number).putDouble(0).putDouble(0).flip();
     backend.write(state.state(), scalars);
   }
 
-  /** Forward, loss and backward of {@code n} images out of the step's {@code batchImages}; gradients accumulate. */
+  /**
+   * Forward, loss and backward of {@code n} images out of the step's {@code batchImages}; gradients
+   * accumulate.
+   */
   public void microBatch(int n, int batchImages) {
     GradMode mode = microBatchCount == 0 ? GradMode.OVERWRITE : GradMode.ACCUMULATE;
     network.forward(n, Pass.TRAIN);
     backend.softmaxXent(
-        n, state.metrics(), network.logitsGradient(), network.logits(), network.labels(), null, labelSmoothing, 1.0 / batchImages, mode,
+        n,
+        state.metrics(),
+        network.logitsGradient(),
+        network.logits(),
+        network.labels(),
+        null,
+        labelSmoothing,
+        1.0 / batchImages,
+        mode,
         network.planner().workspace());
     network.backward(n, mode);
     microBatchCount++;
   }
 
   /**
-   * Applies the step: gradient rules, the finiteness check, the optimizer, running statistics, new weight bits. Throws {@link
-   * NonFiniteException}, with weights, moments and statistics as they were, if loss or gradient is not finite.
+   * Applies the step: gradient rules, the finiteness check, the optimizer, running statistics, new
+   * weight bits. Throws {@link NonFiniteException}, with weights, moments and statistics as they
+   * were, if loss or gradient is not finite.
    */
   public Result finish() {
     network.applyWeightGradientRules();

@@ -24,14 +24,15 @@ import java.util.TreeMap;
 import java.util.function.BooleanSupplier;
 
 /**
- * A training run in its folder, from a fresh start or from its newest checkpoint, which it continues to the bit. Owns
- * everything it opens but backend and run folder. One thread.
+ * A training run in its folder, from a fresh start or from its newest checkpoint, which it
+ * continues to the bit. Owns everything it opens but backend and run folder. One thread.
  */
 public final class Trainer implements AutoCloseable {
   /**
    * What a run is made of.
    *
-   * @param trajectory every setting that the numbers depend on, by key; a checkpoint keeps it, and a resume with others is refused
+   * @param trajectory every setting that the numbers depend on, by key; a checkpoint keeps it, and
+   *     a resume with others is refused
    */
   public record Setup(
       NetworkConfig network,
@@ -42,8 +43,16 @@ public final class Trainer implements AutoCloseable {
       long seed,
       Map<String, String> trajectory) {}
 
-  /** How a run ended: complete, or stopped on request with a checkpoint; {@code lastEvaluation} has 0 images if there was none. */
-  public record Summary(boolean complete, long step, Metrics lastEvaluation, double bestTop1Percent, Path checkpoint) {}
+  /**
+   * How a run ended: complete, or stopped on request with a checkpoint; {@code lastEvaluation} has
+   * 0 images if there was none.
+   */
+  public record Summary(
+      boolean complete,
+      long step,
+      Metrics lastEvaluation,
+      double bestTop1Percent,
+      Path checkpoint) {}
 
   private static final String MODEL = "model.safetensors";
   private static final String OPTIMIZER = "optimizer.safetensors";
@@ -76,7 +85,8 @@ public final class Trainer implements AutoCloseable {
   private Path lastCheckpoint;
 
   /** A new run, or with {@code resume} the continuation of the run in the folder. */
-  public Trainer(Setup setup, Backend backend, RunFolder folder, boolean resume, Progress progress) {
+  public Trainer(
+      Setup setup, Backend backend, RunFolder folder, boolean resume, Progress progress) {
     this.setup = setup;
     this.config = setup.train();
     this.progress = progress;
@@ -84,13 +94,18 @@ public final class Trainer implements AutoCloseable {
       Dataset images = Datasets.open(setup.data(), Split.TRAIN, setup.seed());
       var imageSpec = Datasets.imageSpec(setup.data(), images);
       Planner planner = new Planner(backend, config.microBatch(), true);
-      network = opened.add(new Network(setup.network(), Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C()), planner));
+      network =
+          opened.add(
+              new Network(
+                  setup.network(), Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C()), planner));
       step = opened.add(new TrainStep(network, setup.optimizer(), config.labelSmoothing()));
       input = new ImageInput(network, imageSpec, setup.data().mean(), setup.data().std());
-      evaluator = new Evaluator(network, Datasets.open(setup.data(), Split.TEST, setup.seed()), setup.data());
+      evaluator =
+          new Evaluator(
+              network, Datasets.open(setup.data(), Split.TEST, setup.seed()), setup.data());
       network.allocate();
       network.initialize(setup.seed());
-      stepsPerEpoch = (images.count() + config.batch() - 1) / config.batch();
+      stepsPerEpoch = ((long) images.count() + config.batch() - 1) / config.batch();
       totalSteps = stepsPerEpoch * config.epochs();
       baseLr = setup.optimizer().lr() * config.batch() / setup.optimizer().referenceBatch();
       checkpoints = folder.openCheckpoints();
@@ -102,7 +117,13 @@ public final class Trainer implements AutoCloseable {
       loader =
           opened.add(
               new BatchLoader(
-                  images, setup.data(), imageSpec, BatchLoader.Order.SHUFFLED, config.batch(), config.microBatch(), setup.seed(),
+                  images,
+                  setup.data(),
+                  imageSpec,
+                  BatchLoader.Order.SHUFFLED,
+                  config.batch(),
+                  config.microBatch(),
+                  setup.seed(),
                   BatchLoader.Position.at(done, stepsPerEpoch)));
     } catch (RuntimeException | Error e) {
       opened.closeAfter(e);
@@ -111,8 +132,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Trains to the end, or until {@code stop} says true after a step; then saves a checkpoint and returns. Throws {@link NonFiniteException}
-   * with the checkpoints as they were.
+   * Trains to the end, or until {@code stop} says true after a step; then saves a checkpoint and
+   * returns. Throws {@link NonFiniteException} with the checkpoints as they were.
    */
   public Summary run(BooleanSupplier stop) {
     progress.started(done, totalSteps, stepsPerEpoch);
@@ -196,7 +217,10 @@ public final class Trainer implements AutoCloseable {
   private void save() {
     log.sync();
     ObjectNode state = RunLog.fields();
-    state.put("step", done).put("epoch", done / stepsPerEpoch).put("batch_in_epoch", done % stepsPerEpoch);
+    state
+        .put("step", done)
+        .put("epoch", done / stepsPerEpoch)
+        .put("batch_in_epoch", done % stepsPerEpoch);
     state.put("seed", setup.seed()).put("best_top1_percent", bestTop1Percent);
     put(state.putObject("log_window"), window);
     put(state.putObject("epoch_so_far"), epochSoFar);
@@ -207,7 +231,11 @@ public final class Trainer implements AutoCloseable {
     lastCheckpoint =
         checkpoints.save(
             done,
-            Map.of(MODEL, NetworkFiles.model(network, done), OPTIMIZER, NetworkFiles.moments(network, step.optimizer())),
+            Map.of(
+                MODEL,
+                NetworkFiles.model(network, done),
+                OPTIMIZER,
+                NetworkFiles.moments(network, step.optimizer())),
             state);
     checkpoints.prune(config.keepCheckpoints());
     savedStep = done;
@@ -216,19 +244,28 @@ public final class Trainer implements AutoCloseable {
 
   private static void put(ObjectNode node, Metrics metrics) {
     // The sum as a hexadecimal double: a resume must continue it to the bit.
-    node.put("loss_sum", Double.toHexString(metrics.lossSum())).put("top1", metrics.top1()).put("top5", metrics.top5()).put("images", metrics.images());
+    node.put("loss_sum", Double.toHexString(metrics.lossSum()))
+        .put("top1", metrics.top1())
+        .put("top5", metrics.top5())
+        .put("images", metrics.images());
   }
 
   private static Metrics metrics(com.fasterxml.jackson.databind.JsonNode node) {
     return new Metrics(
-        Double.parseDouble(node.path("loss_sum").asText("0")), node.path("top1").asLong(), node.path("top5").asLong(), node.path("images").asLong());
+        Double.parseDouble(node.path("loss_sum").asText("0")),
+        node.path("top1").asLong(),
+        node.path("top5").asLong(),
+        node.path("images").asLong());
   }
 
   private void restore(Checkpoint checkpoint) {
     ObjectNode state = checkpoint.progress();
     List<String> differences = new ArrayList<>();
     TreeMap<String, String> saved = new TreeMap<>();
-    state.path("config").properties().forEach(entry -> saved.put(entry.getKey(), entry.getValue().asText()));
+    state
+        .path("config")
+        .properties()
+        .forEach(entry -> saved.put(entry.getKey(), entry.getValue().asText()));
     TreeMap<String, String> both = new TreeMap<>(saved);
     both.putAll(setup.trajectory());
     for (String key : both.keySet()) {
@@ -240,7 +277,9 @@ public final class Trainer implements AutoCloseable {
     }
     if (!differences.isEmpty()) {
       throw new CheckpointException(
-          checkpoint.folder() + " was trained with another config: " + String.join("; ", differences)
+          checkpoint.folder()
+              + " was trained with another config: "
+              + String.join("; ", differences)
               + ". Restore these values to resume it, or start a new run under another name");
     }
     try (Safetensors model = checkpoint.tensors(MODEL)) {
@@ -257,6 +296,11 @@ public final class Trainer implements AutoCloseable {
     bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
+  }
+
+  /** Optimizer steps done. */
+  public long step() {
+    return done;
   }
 
   public Network network() {

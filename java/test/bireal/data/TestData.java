@@ -1,5 +1,6 @@
 package bireal.data;
 
+import bireal.tensor.Rng;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;

@@ -1,4 +1,4 @@
-package bireal.data;
+package bireal.tensor;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;

@@ -1,0 +1,106 @@
+package bireal.cli;
+
+import bireal.backend.Backend;
+import bireal.config.RunConfig;
+import bireal.nn.Network;
+import bireal.nn.Planner;
+import bireal.tensor.Scope;
+import bireal.tensor.Shape;
+import bireal.train.TrainStep;
+import java.io.PrintWriter;
+import java.util.Locale;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Spec;
+
+/**
+ * {@code bireal info}: the network of a config, layer by layer, and the memory of a step. Needs no
+ * data and takes no memory.
+ */
+@Command(
+    name = "info",
+    description =
+        "Print a config's network: layers, shapes, parameters, MACs, memory of a step. Needs no data.")
+final class InfoCommand implements Runnable {
+  @Spec private CommandSpec spec;
+  @Mixin private ConfigOptions options;
+
+  @Override
+  public void run() {
+    RunConfig config = options.load();
+    PrintWriter out = spec.commandLine().getOut();
+    int size = config.data().imageSize();
+    Shape image = Shape.of(size, size, config.data().mean().size());
+    try (Scope scope = new Scope()) {
+      Backend backend = scope.add(Backends.open(config.backend(), config.threads()));
+      Network network = scope.add(new Network(
+                config.model(), image, new Planner(backend, config.train().microBatch(), true)));
+      // The optimizer plans its moments.
+      scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing()));
+      Planner planner = network.planner();
+      Table layers =
+          new Table(
+              2, "layer", "kind", "output", "parameters", "binary MACs", "real MACs", "kernel");
+      long parameters = 0;
+      long binaryMacs = 0;
+      long realMacs = 0;
+      for (Planner.LayerRow row : planner.layers()) {
+        Shape shape = row.shape();
+        String output =
+            shape.rank() == 4
+                ? shape.dim(1) + "x" + shape.dim(2) + "x" + shape.dim(3)
+                : Long.toString(shape.dim(1));
+        layers.row(
+            row.name(),
+            row.kind(),
+            output,
+            count(row.parameters()),
+            count(row.binaryMacs()),
+            count(row.realMacs()),
+            row.kernel());
+        parameters += row.parameters();
+        binaryMacs += row.binaryMacs();
+        realMacs += row.realMacs();
+      }
+      layers.row("total", "", "", count(parameters), count(binaryMacs), count(realMacs), "");
+      out.println(
+          config.name()
+              + ": images of "
+              + image.dim(0)
+              + "x"
+              + image.dim(1)
+              + "x"
+              + image.dim(2)
+              + ", outputs HxWxC, MACs of one image\n");
+      layers.print(out);
+      // BOPs/64, as the field counts a binary operation.
+      out.printf(
+          Locale.ROOT,
+          "%noperations of one image: %,d (real MACs + binary MACs / 64)%n%n",
+          realMacs + binaryMacs / 64);
+      Table memory =
+          new Table(
+              1, "memory of a step, " + config.train().microBatch() + " images at a time", "MB");
+      for (Planner.MemoryRow row : planner.memory()) {
+        memory.row(row.what(), megabytes(row.bytes()));
+      }
+      memory.row("total", megabytes(planner.memoryBytes()));
+      memory.print(out);
+      out.printf(
+          Locale.ROOT,
+          "%n%s; %s MB free%n",
+          backend.description(),
+          megabytes(backend.availableBytes()));
+      out.flush();
+    }
+  }
+
+  private static String count(long value) {
+    return value == 0 ? "" : String.format(Locale.ROOT, "%,d", value);
+  }
+
+  private static String megabytes(long bytes) {
+    return String.format(Locale.ROOT, "%,.1f", bytes / 1048576.0);
+  }
+}

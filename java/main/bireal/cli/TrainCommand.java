@@ -1,0 +1,124 @@
+package bireal.cli;
+
+import bireal.backend.Backend;
+import bireal.config.ConfigLoader;
+import bireal.config.RunConfig;
+import bireal.config.Trajectory;
+import bireal.train.RunFolder;
+import bireal.train.Trainer;
+import java.io.PrintWriter;
+import java.nio.file.Path;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
+
+/** {@code bireal train}: a run from its config, in its folder. */
+@Command(
+    name = "train",
+    description = "Train a network as a config says; the run lies in RUNS_FOLDER/NAME.",
+    footer = {
+      "",
+      "Ctrl-C or SIGTERM saves a checkpoint and ends with 130 or 143; --resume goes on from it, to the bit."
+    })
+final class TrainCommand implements Runnable {
+  /** Longest wait for the running step and its checkpoint after a signal. */
+  private static final long STOP_LIMIT_SECONDS = 600;
+
+  @Spec private CommandSpec spec;
+  @Mixin private ConfigOptions options;
+
+  @Option(names = "--resume", description = "Go on with the run from its newest checkpoint.")
+  private boolean resume;
+
+  @Override
+  public void run() {
+    RunConfig config = options.load();
+    PrintWriter out = spec.commandLine().getOut();
+    Path folder = Path.of(config.runsFolder(), config.name());
+    AtomicBoolean stop = new AtomicBoolean();
+    CountDownLatch ended = new CountDownLatch(1);
+    // The JVM runs this on SIGINT and SIGTERM and then exits with 130 or 143 by itself.
+    Thread onSignal =
+        new Thread(
+            () -> {
+              stop.set(true);
+              System.err.println("\nstopping after this step; a checkpoint follows");
+              try {
+                if (!ended.await(STOP_LIMIT_SECONDS, TimeUnit.SECONDS)) {
+                  System.err.println(
+                      "bireal: error: the step did not end within "
+                          + STOP_LIMIT_SECONDS
+                          + " s; the newest checkpoint stays as it was");
+                }
+              } catch (InterruptedException e) {
+                Thread.currentThread().interrupt();
+              }
+            },
+            "signal");
+    Runtime.getRuntime().addShutdownHook(onSignal);
+    try (Backend backend = Backends.open(config.backend(), config.threads());
+        RunFolder run =
+            resume
+                ? RunFolder.resume(folder)
+                : RunFolder.create(folder, ConfigLoader.resolvedYaml(config));
+        TerminalProgress progress = new TerminalProgress(System.err)) {
+      Trainer.Setup setup =
+          new Trainer.Setup(
+              config.model(),
+              config.data(),
+              config.optimizer(),
+              config.schedule(),
+              config.train(),
+              config.seed(),
+              Trajectory.of(config));
+      Trainer.Summary summary;
+      try (Trainer trainer = new Trainer(setup, backend, run, resume, progress)) {
+        run.appendEnvironment(
+            trainer.step(), Map.of("bireal", Version.text(), "backend", backend.description()));
+        out.println((resume ? "resuming " : "training ") + folder + " on " + backend.description());
+        out.flush();
+        summary = trainer.run(stop::get);
+      }
+      progress.finish();
+      report(out, config, folder, summary);
+    } finally {
+      ended.countDown();
+      if (!stop.get()) {
+        Runtime.getRuntime().removeShutdownHook(onSignal);
+      }
+    }
+  }
+
+  private void report(PrintWriter out, RunConfig config, Path folder, Trainer.Summary summary) {
+    if (!summary.complete()) {
+      out.println("stopped after step " + summary.step() + "; checkpoint " + summary.checkpoint());
+      out.println("go on with: scripts/bireal train " + options.commandLine() + " --resume");
+    } else {
+      out.printf(
+          Locale.ROOT,
+          "%n%s is trained: %d steps, %d epochs%n",
+          config.name(),
+          summary.step(),
+          config.train().epochs());
+      out.printf(
+          Locale.ROOT,
+          "  test accuracy   top-1 %.2f%%  top-5 %.2f%%  (loss %.4f, %d images)%n",
+          summary.lastEvaluation().top1Percent(),
+          summary.lastEvaluation().top5Percent(),
+          summary.lastEvaluation().loss(),
+          summary.lastEvaluation().images());
+      out.printf(Locale.ROOT, "  best            top-1 %.2f%%%n", summary.bestTop1Percent());
+      out.println("  run             " + folder.toAbsolutePath());
+      out.println("  checkpoint      " + summary.checkpoint());
+      out.println("  evaluate again  scripts/bireal eval " + folder);
+    }
+    out.flush();
+  }
+}
