@@ -34,8 +34,10 @@ final class InfoCommand implements Runnable {
     Shape image = Shape.of(size, size, config.data().mean().size());
     try (Scope scope = new Scope()) {
       Backend backend = scope.add(Backends.open(config.backend(), config.threads()));
-      Network network = scope.add(new Network(
-                config.model(), image, new Planner(backend, config.train().microBatch(), true)));
+      Network network =
+          scope.add(
+              new Network(
+                  config.model(), image, new Planner(backend, config.train().microBatch(), true)));
       // The optimizer plans its moments.
       scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing()));
       Planner planner = network.planner();

@@ -17,7 +17,7 @@ import me.tongfei.progressbar.ProgressBarStyle;
 final class TerminalProgress implements Progress, AutoCloseable {
   private static final long LINE_NS = 10_000_000_000L;
 
-  private final PrintStream err;
+  private final PrintStream err = System.err;
   private final boolean terminal = isTerminal();
   private ProgressBar bar;
   private long totalSteps;
@@ -26,10 +26,6 @@ final class TerminalProgress implements Progress, AutoCloseable {
   private long startNs;
   private long images;
   private long lastLineNs;
-
-  TerminalProgress(PrintStream err) {
-    this.err = err;
-  }
 
   private static boolean isTerminal() {
     try {

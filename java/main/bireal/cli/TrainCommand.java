@@ -68,7 +68,7 @@ final class TrainCommand implements Runnable {
             resume
                 ? RunFolder.resume(folder)
                 : RunFolder.create(folder, ConfigLoader.resolvedYaml(config));
-        TerminalProgress progress = new TerminalProgress(System.err)) {
+        TerminalProgress progress = new TerminalProgress()) {
       Trainer.Setup setup =
           new Trainer.Setup(
               config.model(),
