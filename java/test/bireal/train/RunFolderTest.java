@@ -166,6 +166,7 @@ class RunFolderTest {
       process.onExit().join();
     }
 
+    @SuppressWarnings({"UnusedMethod", "EffectivelyPrivate"}) // started as a program of its own
     public static void main(String[] args) throws Exception {
       try (RunFolder run = RunFolder.resume(Path.of(args[0]))) {
         System.out.println("locked");
