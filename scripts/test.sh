@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Sets up and runs every check: formatters, banned calls, native tests (also under ASan and UBSan), Java tests with
+# -Xcheck:jni, the reference cases. From any folder; leaves everything under target/.
+set -euo pipefail
+repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+"$repo/scripts/setup.sh"
+cd "$repo"
+started=$SECONDS
+step() { echo; echo "== $1 ($((SECONDS - started)) s)"; }
+fail() { echo "test: error: $1" >&2; exit 1; }
+
+step "format and rules of the house"
+scripts/format.sh --check
+scripts/rules.sh
+
+step "build"
+mvn -q -B package -Dmaven.test.skip=true
+
+step "native tests"
+java_home=$(dirname "$(dirname "$(readlink -f "${JAVA_HOME:+$JAVA_HOME/bin/javac}" 2>/dev/null || readlink -f "$(type -P javac)")")")
+cmake -S . -B target/native-test -DBIREAL_JNI=OFF -DJAVA_HOME="$java_home" >/dev/null
+cmake --build target/native-test --parallel "$(nproc)" | grep -vE '^\[|Built target' || true
+for isa in "" scalar avx2; do
+  BIREAL_ISA=$isa target/native-test/bireal_tests --gtest_brief=1 | tee target/native-tests.log
+  grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
+done
+
+step "native tests under ASan and UBSan"
+cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
+cmake --build target/native-asan --parallel "$(nproc)" --target bireal_tests | grep -vE '^\[|Built target' || true
+# The small shapes suffice to see every path; the others only repeat it.
+target/native-asan/bireal_tests --gtest_brief=1 | tee target/native-asan.log
+grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized tests ran no test"
+
+step "Java tests with -Xcheck:jni"
+mvn -B verify > target/java-tests.log 2>&1 || { grep -vE '^\[INFO\]( |$)' target/java-tests.log | tail -100; fail "Java tests failed; whole log: target/java-tests.log"; }
+grep -E 'Tests run:.*Fail' target/java-tests.log | tail -1
+# The JVM reports a misuse of JNI on stdout and goes on; a report that stands in our natives is a failure.
+if cat target/java-tests.log target/surefire-reports/*-output.txt 2>/dev/null | grep -nE '(WARNING|FATAL ERROR) in native method' -A3 | grep -F 'bireal'; then
+  fail "-Xcheck:jni reported our library"
+fi
+
+step "reference cases through the CLI"
+scripts/bireal verify --failures java/test-resources/golden/birealnet18*.json java/test-resources/golden/birealnet34*.json
+
+step "all passed"
