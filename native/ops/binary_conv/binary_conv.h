@@ -11,7 +11,8 @@
 // Shapes    x [n,H,W,Cw] word_t, w bits [K,R,S,Cw] word_t, v [n,P,Q,K] int16 or int32 (plan.v_type), sums [2,K] int64,
 //           dz [n,P,Q,K] float, alpha [K] float, dx [n,H,W,C] float, dw [K,R,S,C] float; 1 <= n <= shape.N
 // Padding   a tap outside the image contributes 0; it is skipped, not packed (docs/decisions.md, row 2)
-// Range     |v| <= R*S*C; int16 where R*S*C < 2^15, else int32; plan() rejects R*S*C >= 2^31 / 2
+// Range     |v| <= R*S*C; int16 where R*S*C < 2^15, else int32; plan() rejects R*S*C >= 2^31 / 2,
+//           and padded images of 2^27 words or more (32-bit indices within an image)
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
 // Order     fwd: integer sums, exact on every ISA, thread count and device. bwd: fixed slices of the batch added in order:
 //           the same bits for any thread count; across ISAs within (terms + 4) * 2^-24 * sum|terms|
