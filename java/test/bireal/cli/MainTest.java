@@ -50,6 +50,10 @@ class MainTest {
     assertEquals(
         List.of(
             "bireal: --help --stacktrace --version",
+            "bireal train: --help --resume --set --stacktrace --version CONFIG",
+            "bireal eval: --help --set --stacktrace --version --weights RUN|CONFIG",
+            "bireal verify: --backend --failures --help --stacktrace --version CASE.json",
+            "bireal info: --help --set --stacktrace --version CONFIG",
             "bireal config: --help --resolved --set --stacktrace --version CONFIG",
             "bireal generate-completion: --help --stacktrace --version"),
         lines);

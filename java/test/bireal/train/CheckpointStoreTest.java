@@ -380,7 +380,12 @@ class CheckpointStoreTest {
       } catch (CheckpointException e) {
         assertTrue(e.getMessage().length() < 2000, e.getMessage());
       } catch (RuntimeException | Error e) {
-        throw new AssertionError("mutation " + i + ": " + new String(mutated, java.nio.charset.StandardCharsets.ISO_8859_1), e);
+        throw new AssertionError(
+            "mutation "
+                + i
+                + ": "
+                + new String(mutated, java.nio.charset.StandardCharsets.ISO_8859_1),
+            e);
       }
     }
   }

@@ -1,0 +1,406 @@
+package bireal.train;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bireal.backend.ActivationGradient;
+import bireal.backend.Backend;
+import bireal.backend.GradMode;
+import bireal.backend.SgdForm;
+import bireal.backend.Tensors;
+import bireal.backend.WeightGradient;
+import bireal.backend.cpu.CpuBackend;
+import bireal.data.DataConfig;
+import bireal.nn.MemoryException;
+import bireal.nn.Network;
+import bireal.nn.NetworkConfig;
+import bireal.nn.Parameter;
+import bireal.nn.Pass;
+import bireal.nn.Planner;
+import bireal.nn.State;
+import bireal.optim.LrSchedule;
+import bireal.optim.OptimizerConfig;
+import bireal.tensor.Rng;
+import bireal.tensor.Shape;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Properties of whole runs on a small network and synthetic data. */
+class TrainerTest {
+  private static final NetworkConfig NETWORK =
+      new NetworkConfig(
+          NetworkConfig.Family.BIREALNET,
+          18,
+          8,
+          4,
+          NetworkConfig.Stem.CIFAR,
+          WeightGradient.CLIPPED,
+          ActivationGradient.APPROX_SIGN,
+          NetworkConfig.Init.KAIMING);
+  private static final OptimizerConfig ADAM =
+      new OptimizerConfig(
+          OptimizerConfig.Type.ADAM,
+          2e-3,
+          8,
+          0.9,
+          0.999,
+          1e-8,
+          0.9,
+          SgdForm.PYTORCH,
+          0,
+          OptimizerConfig.Decayed.ALL);
+
+  @TempDir Path folder;
+
+  private static Trainer.Setup setup(
+      int loaderThreads, int epochs, int batch, int microBatch, int checkpointEvery) {
+    return new Trainer.Setup(
+        NETWORK,
+        new DataConfig(
+            DataConfig.Kind.SYNTHETIC,
+            "",
+            16,
+            2,
+            true,
+            List.of(0.5, 0.5),
+            List.of(0.25, 0.25),
+            loaderThreads,
+            2,
+            45,
+            20,
+            2,
+            4),
+        ADAM,
+        new LrSchedule(LrSchedule.Type.LINEAR, 2),
+        new TrainConfig(epochs, batch, microBatch, 0.1, 1, checkpointEvery, 3, 3),
+        7,
+        Map.of("key", "value"));
+  }
+
+  private Trainer.Summary run(
+      String name, Trainer.Setup setup, int threads, boolean resume, BooleanSupplier stop) {
+    Path run = folder.resolve(name);
+    try (Backend backend = CpuBackend.open(threads);
+        RunFolder runFolder =
+            resume ? RunFolder.resume(run) : RunFolder.create(run, "name: " + name + "\n");
+        Trainer trainer = new Trainer(setup, backend, runFolder, resume, Progress.NONE)) {
+      return trainer.run(stop);
+    }
+  }
+
+  /** Every file of the newest checkpoint, by name. */
+  private static Map<String, String> files(Path checkpoint) throws IOException {
+    Map<String, String> contents = new TreeMap<>();
+    try (Stream<Path> list = Files.list(checkpoint)) {
+      for (Path file : list.toList()) {
+        contents.put(
+            file.getFileName().toString(),
+            new String(Files.readAllBytes(file), java.nio.charset.StandardCharsets.ISO_8859_1));
+      }
+    }
+    return contents;
+  }
+
+  private static BooleanSupplier after(int calls) {
+    AtomicInteger asked = new AtomicInteger();
+    return () -> asked.incrementAndGet() > calls;
+  }
+
+  @Test
+  void oneAndThreeThreadsGiveTheSameBitsAfterTwentySteps() throws IOException {
+    // 45 images in batches of 9: 5 steps an epoch, micro-batches of 4, 4 and 1.
+    Trainer.Summary one = run("one", setup(1, 4, 9, 4, 0), 1, false, () -> false);
+    Trainer.Summary three = run("three", setup(3, 4, 9, 4, 0), 3, false, () -> false);
+    assertEquals(20, one.step());
+    assertEquals(files(one.checkpoint()), files(three.checkpoint()));
+    assertEquals(
+        Files.readString(folder.resolve("one/log.jsonl")),
+        Files.readString(folder.resolve("three/log.jsonl")));
+  }
+
+  @Test
+  void resumeEqualsUninterruptedAlsoInTheMiddleOfAnEpochAndOfAnEvaluation() throws IOException {
+    Trainer.Setup setup = setup(2, 2, 8, 3, 0);
+    Trainer.Summary whole = run("whole", setup, 2, false, () -> false);
+    assertTrue(whole.complete());
+    assertEquals(12, whole.step());
+    for (int stopAfter : new int[] {0, 1, 4, 6, 7, 8, 14}) {
+      String name = "part" + stopAfter;
+      Trainer.Summary part = run(name, setup, 1, false, after(stopAfter));
+      assertFalse(part.complete(), "stopped after " + stopAfter + " questions");
+      Trainer.Summary rest = run(name, setup, 2, true, () -> false);
+      assertTrue(rest.complete());
+      assertEquals(
+          files(whole.checkpoint()), files(rest.checkpoint()), "stopped at step " + part.step());
+      assertEquals(
+          Files.readString(folder.resolve("whole/log.jsonl")),
+          Files.readString(folder.resolve(name + "/log.jsonl")));
+      assertEquals(whole.lastEvaluation(), rest.lastEvaluation());
+    }
+  }
+
+  @Test
+  void resumeWithAnotherConfigIsRefusedWithTheKey() {
+    Trainer.Setup setup = setup(1, 1, 8, 8, 0);
+    run("run", setup, 1, false, after(2));
+    Trainer.Setup other =
+        new Trainer.Setup(
+            setup.network(),
+            setup.data(),
+            setup.optimizer(),
+            setup.schedule(),
+            setup.train(),
+            setup.seed(),
+            Map.of("key", "other"));
+    CheckpointException e =
+        assertThrows(CheckpointException.class, () -> run("run", other, 1, true, () -> false));
+    assertTrue(e.getMessage().contains("key was value, is other"), e.getMessage());
+  }
+
+  @Test
+  void checkpointOfAnotherNetworkIsRefusedWithTensorAndShape() {
+    Trainer.Summary summary = run("run", setup(1, 1, 8, 8, 0), 1, false, () -> false);
+    NetworkConfig wider =
+        new NetworkConfig(
+            NETWORK.network(),
+            18,
+            16,
+            4,
+            NETWORK.stem(),
+            NETWORK.weightGradient(),
+            NETWORK.activationGradient(),
+            NETWORK.init());
+    try (Backend backend = CpuBackend.open(1);
+        Network network = new Network(wider, Shape.of(16, 16, 2), new Planner(backend, 2, false));
+        Safetensors file =
+            CheckpointStore.open(summary.checkpoint()).tensors("model.safetensors")) {
+      network.allocate();
+      CheckpointException e =
+          assertThrows(CheckpointException.class, () -> NetworkFiles.load(network, file));
+      assertTrue(
+          e.getMessage()
+              .contains("conv1.weight has shape [8, 2, 3, 3], the network needs [16, 2, 3, 3]"),
+          e.getMessage());
+      assertTrue(e.getMessage().contains("and "), e.getMessage());
+    }
+  }
+
+  @Test
+  void aBareFileRoundTripsThroughPublishedNamesAndOrder() {
+    Trainer.Summary summary = run("run", setup(1, 1, 8, 8, 0), 1, false, () -> false);
+    try (Backend backend = CpuBackend.open(1);
+        Network network =
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, false));
+        Safetensors file =
+            CheckpointStore.open(summary.checkpoint()).tensors("model.safetensors")) {
+      network.allocate();
+      NetworkFiles.load(network, file);
+      for (State state : network.planner().states()) {
+        if (state instanceof Parameter) {
+          assertArrayEquals(
+              file.read(state.name()).floats(), network.published(state), state.name());
+        }
+      }
+      assertArrayEquals(new long[] {576, 1}, file.shape("layer1.0.binary_conv.weights"));
+      assertEquals(6, file.read("bn1.num_batches_tracked").longs()[0]);
+    }
+  }
+
+  @Test
+  void oneBatchIsLearntByHeart() {
+    try (Backend backend = CpuBackend.open(2);
+        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        TrainStep step = new TrainStep(network, ADAM, 0)) {
+      network.allocate();
+      network.initialize(3);
+      fill(backend, network, 8, 1);
+      TrainStep.Result result = null;
+      for (int i = 1; i <= 60; i++) {
+        step.begin(i, 2e-3);
+        step.microBatch(8, 8);
+        result = step.finish();
+      }
+      assertEquals(8, result.metrics().top1());
+      assertTrue(result.metrics().loss() < 0.1, "loss " + result.metrics().loss());
+    }
+  }
+
+  /** Twice the same four images: batch statistics, and so all gradients, are those of the four. */
+  @Test
+  void oneMicroBatchOfEightEqualsTwoOfTheSameFour() {
+    float[] whole = gradients(8, 1);
+    float[] halves = gradients(4, 2);
+    double norm = 0;
+    double difference = 0;
+    for (int i = 0; i < whole.length; i++) {
+      norm += (double) whole[i] * whole[i];
+      difference += Math.pow(whole[i] - halves[i], 2);
+    }
+    // Only the order of float32 additions differs: far below 1e-5 of the norm for sums of at most
+    // 2048 terms.
+    assertTrue(norm > 1e-6);
+    assertTrue(
+        Math.sqrt(difference / norm) < 1e-5, "relative difference " + Math.sqrt(difference / norm));
+  }
+
+  private static float[] gradients(int n, int microBatches) {
+    try (Backend backend = CpuBackend.open(2);
+        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        TrainStep step = new TrainStep(network, ADAM, 0)) {
+      network.allocate();
+      network.initialize(5);
+      step.begin(1, 1e-3);
+      for (int i = 0; i < microBatches; i++) {
+        fill(backend, network, 4, 9);
+        step.microBatch(n, 8);
+      }
+      step.finish();
+      return Tensors.floats(backend, network.planner().flatGradients());
+    }
+  }
+
+  /** Fills the whole input with repetitions of {@code distinct} images. */
+  private static void fill(Backend backend, Network network, int distinct, long seed) {
+    int image = (int) network.input().shape().innerCount();
+    float[] values = new float[(int) network.input().shape().count()];
+    ByteBuffer labels = Tensors.buffer(network.labels());
+    long state = Rng.state(seed, "images");
+    for (int n = 0; n < network.input().shape().dim(0); n++) {
+      labels.putInt((n % distinct) % 4);
+      for (int i = 0; i < image; i++) {
+        values[n * image + i] =
+            (float) (4 * Rng.uniform(state, (long) (n % distinct) * image + i) - 2);
+      }
+    }
+    Tensors.write(backend, network.input(), values);
+    backend.write(network.labels(), labels.flip());
+  }
+
+  @Test
+  void aNonFiniteGradientNeverReachesWeightsMomentsOrStatistics() {
+    try (Backend backend = CpuBackend.open(2);
+        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        TrainStep step = new TrainStep(network, ADAM, 0)) {
+      network.allocate();
+      network.initialize(3);
+      fill(backend, network, 8, 1);
+      step.begin(1, 2e-3);
+      step.microBatch(8, 8);
+      step.finish();
+      List<NamedTensor> model = NetworkFiles.model(network, 1);
+      List<NamedTensor> moments = NetworkFiles.moments(network, step.optimizer());
+      float[] poisoned = Tensors.floats(backend, network.input());
+      poisoned[17] = Float.NaN;
+      Tensors.write(backend, network.input(), poisoned);
+      step.begin(2, 2e-3);
+      step.microBatch(8, 8);
+      NonFiniteException e = assertThrows(NonFiniteException.class, step::finish);
+      assertEquals(2, e.step());
+      assertEquals(model, NetworkFiles.model(network, 1));
+      assertEquals(moments, NetworkFiles.moments(network, step.optimizer()));
+      fill(backend, network, 8, 1);
+      step.begin(2, 2e-3);
+      step.microBatch(8, 8);
+      assertTrue(Double.isFinite(step.finish().metrics().loss()));
+    }
+  }
+
+  @Test
+  void backwardWithoutForwardIsRefused() {
+    try (Backend backend = CpuBackend.open(1);
+        Network network =
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, true))) {
+      network.allocate();
+      network.initialize(1);
+      assertThrows(IllegalStateException.class, () -> network.backward(2, GradMode.OVERWRITE));
+      network.forward(2, Pass.EVALUATE);
+      assertThrows(IllegalStateException.class, () -> network.backward(2, GradMode.OVERWRITE));
+    }
+  }
+
+  @Test
+  void oddSizesAreRefusedWithTheSizesNamed() {
+    try (Backend backend = CpuBackend.open(1)) {
+      IllegalArgumentException e =
+          assertThrows(
+              IllegalArgumentException.class,
+              () -> new Network(NETWORK, Shape.of(28, 28, 1), new Planner(backend, 2, true)));
+      assertTrue(
+          e.getMessage().contains("layer4.0.downsample")
+              && e.getMessage().contains("7x7")
+              && e.getMessage().contains("data.image_size"),
+          e.getMessage());
+    }
+  }
+
+  @Test
+  void aMicroBatchThatDoesNotFitIsRefusedWithATable() {
+    try (Backend backend = CpuBackend.open(1);
+        Network network =
+            new Network(NETWORK, Shape.of(1024, 1024, 2), new Planner(backend, 2048, true))) {
+      MemoryException e = assertThrows(MemoryException.class, network::allocate);
+      assertTrue(
+          e.getMessage().contains("activations")
+              && e.getMessage().contains("set train.micro_batch to about"),
+          e.getMessage());
+    }
+  }
+
+  @Test
+  void publishedNetworksHaveTheirPublishedParametersAndEntries() {
+    try (Backend backend = CpuBackend.open(1)) {
+      assertCounts(backend, 18, 11_689_512, 122);
+      assertCounts(backend, 34, 21_797_672, 218);
+    }
+  }
+
+  private static void assertCounts(Backend backend, int depth, long parameters, int entries) {
+    NetworkConfig config =
+        new NetworkConfig(
+            NetworkConfig.Family.BIREALNET,
+            depth,
+            64,
+            1000,
+            NetworkConfig.Stem.IMAGENET,
+            WeightGradient.CLIPPED,
+            ActivationGradient.APPROX_SIGN,
+            NetworkConfig.Init.PUBLISHED);
+    try (Network network =
+        new Network(config, Shape.of(224, 224, 3), new Planner(backend, 1, true))) {
+      List<State> states = network.planner().states();
+      assertEquals(entries, states.size());
+      assertEquals(
+          parameters,
+          states.stream()
+              .filter(Parameter.class::isInstance)
+              .mapToLong(s -> s.shape().count())
+              .sum());
+      if (depth == 18) {
+        // networks.md 1A.4.
+        assertEquals(
+            1_676_279_808L,
+            network.planner().layers().stream().mapToLong(Planner.LayerRow::binaryMacs).sum());
+        assertEquals(
+            137_793_536L,
+            network.planner().layers().stream().mapToLong(Planner.LayerRow::realMacs).sum());
+      }
+      Optional<State> binary =
+          states.stream().filter(s -> s.name().equals("layer2.0.binary_conv.weights")).findFirst();
+      assertArrayEquals(new long[] {73_728, 1}, binary.orElseThrow().publishedDims());
+    }
+  }
+}
