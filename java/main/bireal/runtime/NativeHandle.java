@@ -19,6 +19,7 @@ public class NativeHandle implements AutoCloseable {
   private final LongConsumer free;
 
   /** {@code free} is called once with the pointer. */
+  @SuppressWarnings("this-escape") // the cleaner keeps the reference, it calls nothing on it
   protected NativeHandle(String what, long pointer, LongConsumer free) {
     if (pointer == 0) {
       throw new NativeException(what + ": native code returned no object");

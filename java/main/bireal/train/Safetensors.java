@@ -131,12 +131,12 @@ public final class Safetensors implements AutoCloseable {
     }
   }
 
-  /** In the order of their bytes in the file. */
   /** As it was given to {@link #open}. */
   public Path path() {
     return file;
   }
 
+  /** In the order of their bytes in the file. */
   public Set<String> names() {
     return Collections.unmodifiableSet(header.entries.keySet());
   }
