@@ -39,7 +39,7 @@ final class InfoCommand implements Runnable {
               new Network(
                   config.model(), image, new Planner(backend, config.train().microBatch(), true)));
       // The optimizer plans its moments.
-      scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing()));
+      scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing(), false));
       Planner planner = network.planner();
       Table layers =
           new Table(

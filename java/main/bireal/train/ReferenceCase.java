@@ -71,7 +71,15 @@ public final class ReferenceCase {
       Set.of("arch", "depth", "width", "classes", "stem", "input", "weight_gradient");
   private static final Set<String> SPEC_KEYS =
       Set.of(
-          "name", "precision", "model", "seed", "batch", "label_smoothing", "optimizer", "steps");
+          "name",
+          "precision",
+          "model",
+          "seed",
+          "batch",
+          "label_smoothing",
+          "optimizer",
+          "steps",
+          "distill");
   private static final long PROBE_SEED = 7;
   private static final double TOLERANCE = 1e-3;
   private static final double LOOSE_GRADIENT = 5e-2;
@@ -88,6 +96,7 @@ public final class ReferenceCase {
   private final int batch;
   private final int steps;
   private final double labelSmoothing;
+  private final boolean distill;
 
   private ReferenceCase(String name, JsonNode file) {
     this.name = name;
@@ -101,6 +110,7 @@ public final class ReferenceCase {
     this.batch = (int) integer(spec, "batch", null);
     this.steps = (int) integer(spec, "steps", null);
     this.labelSmoothing = number(spec, "label_smoothing", 0.0);
+    this.distill = flag(spec, "distill");
     JsonNode input = model.get("input");
     if (input == null || input.size() != 3) {
       throw error("spec.model.input must be [C, H, W], got " + input);
@@ -175,7 +185,7 @@ public final class ReferenceCase {
   public Report run(Backend backend) {
     List<Row> rows = new ArrayList<>();
     try (Network net = new Network(network, image, new Planner(backend, batch, true));
-        TrainStep step = new TrainStep(net, optimizer, labelSmoothing)) {
+        TrainStep step = new TrainStep(net, optimizer, labelSmoothing, distill)) {
       net.allocate();
       net.initialize(0);
       compareParameters(net);
@@ -190,6 +200,9 @@ public final class ReferenceCase {
         step.begin(k + 1, optimizer.lr());
         fillInput(backend, net, "input/" + k);
         fillLabels(backend, net.labels(), k);
+        if (distill) {
+          fillTargets(backend, step.softTargets(), k);
+        }
         step.microBatch(batch, batch);
         if (k == 0) {
           compareForward(rows, backend, net, expected);
@@ -302,6 +315,26 @@ public final class ReferenceCase {
       bytes.putInt((int) Math.floor(Rng.uniform(state, n) * network.classes()));
     }
     backend.write(labels, bytes.flip());
+  }
+
+  /** softmax of 1.5 (4u - 2). */
+  private void fillTargets(Backend backend, Tensor targets, int k) {
+    long state = Rng.state(seed, "teacher/" + k);
+    int classes = network.classes();
+    float[] values = new float[batch * classes];
+    for (int n = 0; n < batch; n++) {
+      double[] exponentials = new double[classes];
+      double sum = 0;
+      for (int c = 0; c < classes; c++) {
+        exponentials[c] =
+            Math.exp((float) (1.5 * (4 * Rng.uniform(state, (long) n * classes + c) - 2)));
+        sum += exponentials[c];
+      }
+      for (int c = 0; c < classes; c++) {
+        values[n * classes + c] = (float) (exponentials[c] / sum);
+      }
+    }
+    Tensors.write(backend, targets, values);
   }
 
   private static void compareForward(
@@ -559,6 +592,14 @@ public final class ReferenceCase {
       throw error("key '" + key + "' must be a number, got " + value);
     }
     return value.asDouble();
+  }
+
+  private boolean flag(JsonNode node, String key) {
+    JsonNode value = node.get(key);
+    if (value != null && !value.isBoolean()) {
+      throw error("key '" + key + "' must be true or false, got " + value);
+    }
+    return value != null && value.asBoolean();
   }
 
   private <E extends Enum<E>> E choice(Class<E> type, String text, String place) {

@@ -10,6 +10,8 @@ import bireal.nn.Pass;
 import bireal.nn.Planner;
 import bireal.optim.Optimizer;
 import bireal.optim.OptimizerConfig;
+import bireal.tensor.DType;
+import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
@@ -29,20 +31,24 @@ public final class TrainStep implements AutoCloseable {
   private final Optimizer optimizer;
   private final double labelSmoothing;
   private final StepState state;
+  private final Tensor softTargets;
   private final ByteBuffer scalars = ByteBuffer.allocateDirect(32).order(ByteOrder.LITTLE_ENDIAN);
   private int microBatchCount;
   private long number;
 
   /**
    * Plans the moments into the network's planner, so the network's memory must not be allocated
-   * yet.
+   * yet. With {@code soft} the loss is that of {@link #softTargets}, and {@code labelSmoothing} is
+   * ignored.
    */
-  public TrainStep(Network network, OptimizerConfig optimizerConfig, double labelSmoothing) {
+  public TrainStep(
+      Network network, OptimizerConfig optimizerConfig, double labelSmoothing, boolean soft) {
     this.network = network;
     this.labelSmoothing = labelSmoothing;
     Planner planner = network.planner();
     backend = planner.backend();
     state = planner.step();
+    softTargets = soft ? planner.keep(network.logits().shape(), DType.F32) : null;
     optimizer =
         new Optimizer(
             backend,
@@ -73,6 +79,11 @@ public final class TrainStep implements AutoCloseable {
     return segments;
   }
 
+  /** Target probabilities of the coming micro-batch, [N,classes]; null without {@code soft}. */
+  public Tensor softTargets() {
+    return softTargets;
+  }
+
   public Optimizer optimizer() {
     return optimizer;
   }
@@ -98,7 +109,7 @@ public final class TrainStep implements AutoCloseable {
         network.logitsGradient(),
         network.logits(),
         network.labels(),
-        null,
+        softTargets,
         labelSmoothing,
         1.0 / batchImages,
         mode,

@@ -98,7 +98,7 @@ public final class Trainer implements AutoCloseable {
           opened.add(
               new Network(
                   setup.network(), Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C()), planner));
-      step = opened.add(new TrainStep(network, setup.optimizer(), config.labelSmoothing()));
+      step = opened.add(new TrainStep(network, setup.optimizer(), config.labelSmoothing(), false));
       input = new ImageInput(network, imageSpec, setup.data().mean(), setup.data().std());
       evaluator =
           new Evaluator(

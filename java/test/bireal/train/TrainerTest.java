@@ -224,7 +224,7 @@ class TrainerTest {
   void oneBatchIsLearntByHeart() {
     try (Backend backend = CpuBackend.open(2);
         Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
-        TrainStep step = new TrainStep(network, ADAM, 0)) {
+        TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(3);
       fill(backend, network, 8, 1);
@@ -260,7 +260,7 @@ class TrainerTest {
   private static float[] gradients(int n, int microBatches) {
     try (Backend backend = CpuBackend.open(2);
         Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
-        TrainStep step = new TrainStep(network, ADAM, 0)) {
+        TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(5);
       step.begin(1, 1e-3);
@@ -294,7 +294,7 @@ class TrainerTest {
   void aNonFiniteGradientNeverReachesWeightsMomentsOrStatistics() {
     try (Backend backend = CpuBackend.open(2);
         Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
-        TrainStep step = new TrainStep(network, ADAM, 0)) {
+        TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(3);
       fill(backend, network, 8, 1);
