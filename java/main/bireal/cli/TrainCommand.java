@@ -1,12 +1,15 @@
 package bireal.cli;
 
 import bireal.backend.Backend;
+import bireal.backend.Profile;
 import bireal.config.ConfigLoader;
 import bireal.config.RunConfig;
 import bireal.config.Trajectory;
 import bireal.train.RunFolder;
 import bireal.train.Trainer;
+import java.io.IOException;
 import java.io.PrintWriter;
+import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Map;
@@ -37,6 +40,12 @@ final class TrainCommand implements Runnable {
   @Option(names = "--resume", description = "Go on with the run from its newest checkpoint.")
   private boolean resume;
 
+  @Option(
+      names = "--profile",
+      description =
+          "Print time by op at the end and write trace.json, for a browser's trace viewer, into the run.")
+  private boolean profiled;
+
   @Override
   public void run() {
     RunConfig config = options.load();
@@ -63,12 +72,14 @@ final class TrainCommand implements Runnable {
             },
             "signal");
     Runtime.getRuntime().addShutdownHook(onSignal);
-    try (Backend backend = Backends.open(config.backend(), config.threads());
+    Profile profile = profiled ? new Profile() : null;
+    try (Backend opened = Backends.open(config.backend(), config.threads());
         RunFolder run =
             resume
                 ? RunFolder.resume(folder)
                 : RunFolder.create(folder, ConfigLoader.resolvedYaml(config));
         TerminalProgress progress = new TerminalProgress()) {
+      Backend backend = profile == null ? opened : profile.wrap(opened);
       Trainer.Setup setup =
           new Trainer.Setup(
               config.model(),
@@ -88,12 +99,37 @@ final class TrainCommand implements Runnable {
       }
       progress.finish();
       report(out, config, folder, summary);
+      if (profile != null) {
+        report(out, profile, folder);
+      }
     } finally {
       ended.countDown();
       if (!stop.get()) {
         Runtime.getRuntime().removeShutdownHook(onSignal);
       }
     }
+  }
+
+  private static void report(PrintWriter out, Profile profile, Path folder) {
+    Table table = new Table(1, "op", "calls", "ms a call", "total ms", "% of the run");
+    for (Profile.Row row : profile.rows()) {
+      table.row(
+          row.op(),
+          Long.toString(row.calls()),
+          String.format(Locale.ROOT, "%.3f", row.totalMs() / row.calls()),
+          String.format(Locale.ROOT, "%.1f", row.totalMs()),
+          String.format(Locale.ROOT, "%.1f", 100 * row.totalMs() / profile.elapsedMs()));
+    }
+    Path trace = folder.resolve("trace.json");
+    try {
+      profile.writeTrace(trace);
+    } catch (IOException e) {
+      throw new UncheckedIOException("cannot write " + trace, e);
+    }
+    out.println();
+    table.print(out);
+    out.println("\ntrace: " + trace + " (open it in chrome://tracing or ui.perfetto.dev)");
+    out.flush();
   }
 
   private void report(PrintWriter out, RunConfig config, Path folder, Trainer.Summary summary) {
