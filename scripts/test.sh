@@ -17,8 +17,7 @@ step "build"
 mvn -q -B package -Dmaven.test.skip=true
 
 step "native tests"
-java_home=$(dirname "$(dirname "$(readlink -f "${JAVA_HOME:+$JAVA_HOME/bin/javac}" 2>/dev/null || readlink -f "$(type -P javac)")")")
-cmake -S . -B target/native-test -DBIREAL_JNI=OFF -DJAVA_HOME="$java_home" >/dev/null
+cmake -S . -B target/native-test -DBIREAL_JNI=OFF >/dev/null
 cmake --build target/native-test --parallel "$(nproc)" | grep -vE '^\[|Built target' || true
 for isa in "" scalar avx2; do
   BIREAL_ISA=$isa target/native-test/bireal_tests --gtest_brief=1 | tee target/native-tests.log
