@@ -3,6 +3,7 @@ package bireal.cli;
 import bireal.runtime.DeviceException;
 import bireal.runtime.InputException;
 import bireal.runtime.NativeException;
+import bireal.train.NonFiniteException;
 import java.io.PrintWriter;
 import picocli.AutoComplete;
 import picocli.CommandLine;
@@ -85,7 +86,10 @@ public final class Main {
 
   private static int report(Throwable e, PrintWriter err, boolean stacktrace) {
     boolean expected =
-        e.getMessage() != null && (exitCode(e) != FAILURE || e instanceof NativeException);
+        e.getMessage() != null
+            && (exitCode(e) != FAILURE
+                || e instanceof NativeException
+                || e instanceof NonFiniteException);
     err.println("bireal: error: " + (expected ? e.getMessage() : e.toString()));
     if (stacktrace || !expected) {
       e.printStackTrace(err);
