@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Kills one run with SIGKILL at random moments and restarts it, KILLS times (default 200), then lets it end: checkpoint files and
+# log must equal those of an uninterrupted run, to the bit. Usage: scripts/kill_test.sh [KILLS] [SEED]
+set -euo pipefail
+repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+kills=${1:-200}
+RANDOM=${2:-1}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Checkpoints every 2 steps, so that many kills fall into the writing of one; long enough that no kill comes too late.
+cat > "$work/kill.yaml" <<YAML
+name: whole
+threads: 1
+runs_folder: $work
+model: {network: birealnet, depth: 18, width: 8, classes: 4, stem: cifar}
+data: {dataset: synthetic, image_size: 16, mean: [0.5], std: [0.25], synthetic_train_images: 640, synthetic_test_images: 64, synthetic_classes: 4}
+optimizer: {lr: 2.0e-3, reference_batch: 8}
+train: {epochs: $((kills / 8 + 2)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
+YAML
+bireal=("$repo/scripts/bireal" train "$work/kill.yaml")
+"${bireal[@]}" > "$work/whole.log" 2>&1 || { cat "$work/whole.log"; exit 1; }
+killed=0
+while (( killed < kills )); do
+  resume=()
+  [[ -f $work/part/config.yaml ]] && resume=(--resume)
+  "${bireal[@]}" --set name=part "${resume[@]}" > "$work/part.log" 2>&1 &
+  pid=$!
+  # From JVM start to well into training.
+  sleep "$(printf '%d.%03d' $((RANDOM % 2)) $((RANDOM % 1000)))"
+  if ! kill -9 "$pid" 2>/dev/null; then
+    wait "$pid" || { echo "kill_test: the run failed by itself after $killed kills:"; cat "$work/part.log"; exit 1; }
+    echo "kill_test: the run was complete after $killed kills"
+    break
+  fi
+  wait "$pid" 2>/dev/null || true
+  killed=$((killed + 1))
+  (( killed % 20 )) || echo "kill_test: $killed kills, newest checkpoint $(ls "$work/part/checkpoints" 2>/dev/null | grep -E '^step_[0-9]+$' | tail -1)"
+done
+resume=()
+[[ -f $work/part/config.yaml ]] && resume=(--resume)
+"${bireal[@]}" --set name=part "${resume[@]}" > "$work/part.log" 2>&1 || { cat "$work/part.log"; exit 1; }
+diff -r "$work/whole/checkpoints" "$work/part/checkpoints" || { echo "kill_test: FAILED: the checkpoints differ"; exit 1; }
+diff "$work/whole/log.jsonl" "$work/part/log.jsonl" || { echo "kill_test: FAILED: the logs differ"; exit 1; }
+echo "kill_test: passed: $killed kills, checkpoints and log are bit-identical to an uninterrupted run's"
