@@ -15,7 +15,7 @@ runs_folder: $work
 model: {network: birealnet, depth: 18, width: 8, classes: 4, stem: cifar}
 data: {dataset: synthetic, image_size: 16, mean: [0.5], std: [0.25], synthetic_train_images: 640, synthetic_test_images: 64, synthetic_classes: 4}
 optimizer: {lr: 2.0e-3, reference_batch: 8}
-train: {epochs: $((kills / 8 + 2)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
+train: {epochs: $((kills + 8)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
 YAML
 bireal=("$repo/scripts/bireal" train "$work/kill.yaml")
 "${bireal[@]}" > "$work/whole.log" 2>&1 || { cat "$work/whole.log"; exit 1; }
