@@ -7,7 +7,7 @@
 // Order     double; blocks of 65536 elements, 8 interleaved partial sums a block added in order, blocks in order: the same bits
 //           for any thread count and ISA
 // Throws    nothing
-// Source    torchtitan's refusal to step on a non-finite loss; docs/architecture: errors
+// Source    torchtitan's refusal to step on a non-finite loss; docs/tour.md, "The end of the step"
 #pragma once
 #include <stdint.h>
 

@@ -90,7 +90,7 @@ final class TrainCommand implements Runnable {
               config.seed(),
               Trajectory.of(config));
       Trainer.Summary summary;
-      try (Trainer trainer = new Trainer(setup, backend, run, resume, progress)) {
+      try (Trainer trainer = open(setup, backend, run, progress)) {
         run.appendEnvironment(
             trainer.step(), Map.of("bireal", Version.text(), "backend", backend.description()));
         out.println((resume ? "resuming " : "training ") + folder + " on " + backend.description());
@@ -104,9 +104,25 @@ final class TrainCommand implements Runnable {
       }
     } finally {
       ended.countDown();
-      if (!stop.get()) {
+      try {
         Runtime.getRuntime().removeShutdownHook(onSignal);
+      } catch (IllegalStateException e) {
+        // A signal came: the hook runs already, and has been let go above.
+        stop.set(true);
       }
+    }
+  }
+
+  /** A fresh run that cannot begin leaves no folder behind. */
+  private Trainer open(
+      Trainer.Setup setup, Backend backend, RunFolder run, TerminalProgress progress) {
+    try {
+      return new Trainer(setup, backend, run, resume, progress);
+    } catch (RuntimeException e) {
+      if (!resume) {
+        run.discard();
+      }
+      throw e;
     }
   }
 

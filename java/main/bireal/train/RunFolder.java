@@ -5,6 +5,7 @@ import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -170,6 +171,30 @@ public final class RunFolder implements AutoCloseable {
       DurableFiles.replace(file, (before + text).getBytes(StandardCharsets.UTF_8));
     } catch (IOException e) {
       throw failed(folder, "write " + ENV + " in", e);
+    }
+  }
+
+  /**
+   * Takes back a run that never began, so that its name is free again: removes what {@link #create}
+   * made. A folder with a checkpoint or a line in its log stays as it is.
+   */
+  public void discard() {
+    try {
+      Path log = folder.resolve(LOG);
+      if (!CheckpointStore.forReading(checkpointFolder()).list().isEmpty()
+          || (Files.exists(log) && Files.size(log) > 0)) {
+        return;
+      }
+      for (String name : List.of(LOG, ENV, CONFIG, CHECKPOINTS, LOCK)) {
+        Files.deleteIfExists(folder.resolve(name));
+      }
+      try {
+        Files.delete(folder);
+      } catch (DirectoryNotEmptyException e) {
+        return; // somebody else's files
+      }
+    } catch (IOException e) {
+      throw failed(folder, "take back", e);
     }
   }
 
