@@ -179,7 +179,7 @@ class ExitCodeIT {
     assertEnds(
         2,
         run("train", config, "--set", "data.image_size=20"),
-        "layer3.0.downsample",
+        "layer4.0.downsample",
         "data.image_size");
     assertEnds(
         2,

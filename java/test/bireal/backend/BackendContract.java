@@ -1,0 +1,440 @@
+package bireal.backend;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bireal.backend.cpu.CpuBackend;
+import bireal.tensor.Buffer;
+import bireal.tensor.DType;
+import bireal.tensor.Rng;
+import bireal.tensor.Scope;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/**
+ * What every backend must do, through {@link Backend} alone: each subclass opens one. The results
+ * of the ops are compared with those of the reference backend on the same inputs; the native tests
+ * compare each op with its formula. Bits, integers and elementwise floats must be equal; sums of
+ * floats within the bound beside them.
+ */
+abstract class BackendContract {
+  private final Scope scope = new Scope();
+  private Backend backend;
+  private Backend reference;
+
+  abstract Backend open();
+
+  @BeforeEach
+  void openBoth() {
+    backend = scope.add(open());
+    reference = scope.add(CpuBackend.reference());
+  }
+
+  @AfterEach
+  void close() {
+    scope.close();
+  }
+
+  /** Tensors of one backend by name, filled alike on both. */
+  private static final class Desk {
+    final Backend backend;
+    final Map<String, Tensor> tensors = new LinkedHashMap<>();
+
+    Desk(Backend backend) {
+      this.backend = backend;
+    }
+
+    Tensor make(String name, DType dtype, long... dims) {
+      Shape shape = Shape.of(dims);
+      Tensor tensor = new Tensor(backend.allocate(dtype.bytes(shape), name), 0, shape, dtype);
+      tensors.put(name, tensor);
+      if (dtype == DType.F32 && !name.startsWith("out")) {
+        float[] values = new float[(int) shape.count()];
+        long state = Rng.state(1, name);
+        for (int i = 0; i < values.length; i++) {
+          values[i] = (float) (3 * Rng.uniform(state, i) - 1.5);
+        }
+        Tensors.write(backend, tensor, values);
+      }
+      return tensor;
+    }
+
+    Tensor scratch(long bytes) {
+      return new Tensor(
+          backend.allocate(Math.max(64, bytes), "scratch"),
+          0,
+          Shape.of(Math.max(64, bytes)),
+          DType.U8);
+    }
+  }
+
+  private interface Work {
+    void run(Desk desk);
+  }
+
+  /**
+   * Runs on both; outputs are the tensors called "out...", with "~" in the name where a relative
+   * bound of 1e-5 holds.
+   */
+  private void compare(Work work) {
+    Desk mine = new Desk(backend);
+    Desk law = new Desk(reference);
+    work.run(mine);
+    work.run(law);
+    int compared = 0;
+    for (Map.Entry<String, Tensor> entry : mine.tensors.entrySet()) {
+      String name = entry.getKey();
+      if (!name.startsWith("out")) {
+        continue;
+      }
+      compared++;
+      if (name.contains("~")) {
+        float[] got = Tensors.floats(backend, entry.getValue());
+        float[] expected = Tensors.floats(reference, law.tensors.get(name));
+        double largest = 0;
+        for (float value : expected) {
+          largest = Math.max(largest, Math.abs(value));
+        }
+        assertTrue(largest > 0, name + " is all zero");
+        // Sums of at most 400 products of order 1 in float32: (400 + 4) 2^-24 = 2.4e-5 of the sum
+        // of absolute values.
+        assertArrayEquals(expected, got, (float) (1e-4 * largest), name);
+      } else {
+        assertEquals(
+            Tensors.read(reference, law.tensors.get(name)),
+            Tensors.read(backend, entry.getValue()),
+            name);
+      }
+    }
+    assertTrue(compared > 0, "nothing compared");
+  }
+
+  @Test
+  void memoryIsZeroAtFirstAndKeepsWhatIsWritten() {
+    try (Buffer buffer = backend.allocate(1000, "test")) {
+      Tensor tensor = new Tensor(buffer, 0, Shape.of(1000), DType.U8);
+      assertEquals(0, buffer.address() % 64);
+      assertEquals(ByteBuffer.allocate(1000), Tensors.read(backend, tensor));
+      ByteBuffer direct = ByteBuffer.allocateDirect(1000).order(ByteOrder.LITTLE_ENDIAN);
+      for (int i = 0; i < 1000; i++) {
+        direct.put((byte) i);
+      }
+      backend.write(tensor, direct.flip());
+      ByteBuffer back = ByteBuffer.allocateDirect(1000);
+      backend.read(back, tensor);
+      assertEquals(direct, back);
+      Tensor part = new Tensor(buffer, 64, Shape.of(10), DType.U8);
+      assertEquals(64, Tensors.read(backend, part).get(0));
+      assertThrows(IllegalArgumentException.class, () -> backend.write(part, direct));
+      backend.zero(part);
+      assertEquals(0, Tensors.read(backend, tensor).get(64));
+      assertEquals(74, Tensors.read(backend, tensor).get(74));
+    }
+  }
+
+  @Test
+  void binaryConvolutionAndItsGradientsFollowTheReference() {
+    for (int[] c : new int[][] {{1, 1, 1}, {31, 17, 2}, {33, 40, 1}, {64, 16, 2}}) {
+      compare(
+          desk -> {
+            int C = c[0];
+            int K = c[1];
+            Conv2dSpec spec = new Conv2dSpec(5, 6, C, K, 3, 3, c[2], 1);
+            Backend b = desk.backend;
+            int n = 2; // of a plan for 3
+            try (Plan.BinaryConv plan = b.planBinaryConv(spec, 3)) {
+              Tensor x = desk.make("x", DType.F32, 3, 5, 6, C);
+              Tensor bits = desk.make("out bits", DType.BITS, 3, 5, 6, C);
+              Tensor w = desk.make("w", DType.F32, K, 3, 3, C);
+              Tensor wBits = desk.make("out w bits", DType.BITS, K, 3, 3, C);
+              Tensor alpha = desk.make("out alpha", DType.F32, K);
+              Tensor v = desk.make("out v", plan.valueType(), 3, spec.P(), spec.Q(), K);
+              Tensor sums = desk.make("out sums", DType.I64, 2, K);
+              Tensor dz = desk.make("dz", DType.F32, 3, spec.P(), spec.Q(), K);
+              Tensor dw = desk.make("out~dw", DType.F32, K, 3, 3, C);
+              Tensor dx = desk.make("out~dx", DType.F32, 3, 5, 6, C);
+              Tensor prepared = desk.scratch(plan.preparedBytes());
+              Tensor workspace = desk.scratch(plan.workspaceBytes());
+              b.signPackFwd(n, bits, x, null);
+              b.weightBinarizeFwd(wBits, alpha, w);
+              b.binaryConvPrepare(plan, prepared, wBits);
+              b.binaryConvFwd(plan, n, v, sums, bits, prepared, workspace);
+              b.binaryConvBwdInput(plan, n, dx, dz, alpha, wBits, workspace);
+              b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.OVERWRITE, workspace);
+              b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.ACCUMULATE, workspace);
+            }
+          });
+    }
+  }
+
+  @Test
+  void weightAndActivationGradientsFollowTheReference() {
+    for (WeightGradient rule : WeightGradient.values()) {
+      for (ActivationGradient kind : ActivationGradient.values()) {
+        compare(
+            desk -> {
+              Backend b = desk.backend;
+              Tensor w = desk.make("w", DType.F32, 5, 3, 3, 33);
+              Tensor bits = desk.make("out bits", DType.BITS, 5, 3, 3, 33);
+              Tensor alpha = desk.make("out alpha", DType.F32, 5);
+              b.weightBinarizeFwd(bits, alpha, w);
+              Tensor g = desk.make("g", DType.F32, 5, 3, 3, 33);
+              Tensor out = desk.make("out g", DType.F32, 5, 3, 3, 33);
+              b.copy(out, g);
+              b.weightGradient(out, w, alpha, rule);
+              Tensor x = desk.make("x", DType.F32, 2, 3, 1, 33);
+              Tensor db = desk.make("db", DType.F32, 2, 3, 1, 33);
+              Tensor threshold = desk.make("threshold", DType.F32, 33);
+              Tensor shortcut = desk.make("shortcut", DType.F32, 2, 3, 1, 33);
+              b.approxSignBwd(
+                  2, desk.make("out dx", DType.F32, 2, 3, 1, 33), db, x, threshold, shortcut, kind);
+              b.approxSignBwd(
+                  1, desk.make("out dx plain", DType.F32, 2, 3, 1, 33), db, x, null, null, kind);
+            });
+      }
+    }
+  }
+
+  @Test
+  void batchNormOfRealValuesFollowsTheReference() {
+    compare(
+        desk -> {
+          Backend b = desk.backend;
+          int C = 33;
+          Tensor v = desk.make("v", DType.F32, 3, 4, 5, C);
+          Tensor sums = desk.make("out sums", DType.F64, 2, C);
+          Tensor stats = desk.make("out stats", DType.F64, 3, C);
+          Tensor affine = desk.make("out affine", DType.F32, 2, C);
+          Tensor running = desk.make("running", DType.F64, 2, C);
+          Tensor gamma = desk.make("gamma", DType.F32, C);
+          Tensor beta = desk.make("beta", DType.F32, C);
+          Tensor workspace = desk.scratch(b.batchNormWorkspaceBytes(C));
+          b.batchNormSums(3, sums, v, workspace);
+          b.batchNormStatistics(stats, affine, running, sums, null, gamma, beta, 60, 1e-5);
+          Tensor y = desk.make("out y", DType.F32, 3, 4, 5, C);
+          Tensor bits = desk.make("out bits", DType.BITS, 3, 4, 5, C);
+          Tensor shortcut = desk.make("shortcut", DType.F32, 3, 4, 5, C);
+          b.batchNormApply(3, y, bits, v, affine, shortcut, affine, beta);
+          Tensor dy = desk.make("dy", DType.F32, 3, 4, 5, C);
+          Tensor backward = desk.make("out backward sums", DType.F64, 2, C);
+          Tensor coefficients = desk.make("out coefficients", DType.F32, 3, C);
+          Tensor dgamma = desk.make("out dgamma", DType.F32, C);
+          Tensor dbeta = desk.make("out dbeta", DType.F32, C);
+          b.batchNormBwdSums(3, backward, dy, v, workspace);
+          b.batchNormBwdCoefficients(
+              coefficients, dgamma, dbeta, backward, stats, null, gamma, 60, GradMode.OVERWRITE);
+          b.batchNormBwdApply(3, desk.make("out dz", DType.F32, 3, 4, 5, C), dy, v, coefficients);
+          Tensor state = desk.make("state", DType.F64, 4);
+          Tensor mean = desk.make("out mean", DType.F32, C);
+          Tensor var = desk.make("out var", DType.F32, C);
+          b.batchNormCommit(mean, var, running, state, 1, 0.1);
+          b.batchNormInference(
+              desk.make("out inference", DType.F32, 2, C), mean, var, null, gamma, beta, 1e-5);
+        });
+  }
+
+  @Test
+  void realLayersFollowTheReference() {
+    compare(
+        desk -> {
+          Backend b = desk.backend;
+          Conv2dSpec spec = new Conv2dSpec(7, 6, 3, 17, 3, 3, 2, 1);
+          try (Plan.Conv2d conv = b.planConv2d(spec, 3);
+              Plan.Linear linear = b.planLinear(17, 5, 3)) {
+            Tensor x = desk.make("x", DType.F32, 3, 7, 6, 3);
+            Tensor w = desk.make("w", DType.F32, 17, 3, 3, 3);
+            Tensor y = desk.make("out~y", DType.F32, 3, spec.P(), spec.Q(), 17);
+            Tensor dy = desk.make("dy", DType.F32, 3, spec.P(), spec.Q(), 17);
+            Tensor workspace =
+                desk.scratch(Math.max(conv.workspaceBytes(), linear.workspaceBytes()));
+            b.conv2dFwd(conv, 3, y, x, w, workspace);
+            b.conv2dBwdInput(conv, 3, desk.make("out~dx", DType.F32, 3, 7, 6, 3), dy, w, workspace);
+            b.conv2dBwdWeight(
+                conv,
+                3,
+                desk.make("out~dw", DType.F32, 17, 3, 3, 3),
+                x,
+                dy,
+                GradMode.OVERWRITE,
+                workspace);
+            Tensor rows = desk.make("rows", DType.F32, 3, 17);
+            Tensor fc = desk.make("fc", DType.F32, 5, 17);
+            Tensor bias = desk.make("bias", DType.F32, 5);
+            Tensor dl = desk.make("dl", DType.F32, 3, 5);
+            b.linearFwd(
+                linear, 3, desk.make("out~logits", DType.F32, 3, 5), rows, fc, bias, workspace);
+            b.linearBwdInput(
+                linear, 3, desk.make("out~drows", DType.F32, 3, 17), dl, fc, workspace);
+            b.linearBwdWeight(
+                linear,
+                3,
+                desk.make("out~dfc", DType.F32, 5, 17),
+                desk.make("out~dbias", DType.F32, 5),
+                rows,
+                dl,
+                GradMode.OVERWRITE,
+                workspace);
+          }
+        });
+  }
+
+  @Test
+  void poolingAndActivationsFollowTheReference() {
+    compare(
+        desk -> {
+          Backend b = desk.backend;
+          Conv2dSpec max = new Conv2dSpec(7, 6, 33, 33, 3, 3, 2, 1);
+          Conv2dSpec avg = new Conv2dSpec(7, 6, 33, 33, 2, 2, 2, 0);
+          Tensor x = desk.make("x", DType.F32, 2, 7, 6, 33);
+          Tensor index = desk.make("out index", DType.U8, 2, max.P(), max.Q(), 33);
+          b.maxPoolFwd(max, 2, desk.make("out max", DType.F32, 2, max.P(), max.Q(), 33), index, x);
+          b.maxPoolBwd(
+              max,
+              2,
+              desk.make("out dmax", DType.F32, 2, 7, 6, 33),
+              desk.make("dy", DType.F32, 2, max.P(), max.Q(), 33),
+              index);
+          b.avgPoolFwd(avg, 2, desk.make("out avg", DType.F32, 2, avg.P(), avg.Q(), 33), x);
+          b.avgPoolBwd(
+              avg,
+              2,
+              desk.make("out davg", DType.F32, 2, 7, 6, 33),
+              desk.make("da", DType.F32, 2, avg.P(), avg.Q(), 33));
+          for (ActivationKind kind : ActivationKind.values()) {
+            b.activationFwd(2, desk.make("out " + kind, DType.F32, 2, 7, 6, 33), x, kind, 0.1f);
+            b.activationBwd(2, desk.make("out d" + kind, DType.F32, 2, 7, 6, 33), x, x, kind, 0.1f);
+          }
+        });
+  }
+
+  @Test
+  void lossNormAndOptimizersFollowTheReference() {
+    compare(
+        desk -> {
+          Backend b = desk.backend;
+          StepState step =
+              new StepState(
+                  desk.make("out state", DType.F64, 4), desk.make("out metrics", DType.F64, 4));
+          Tensors.write(b, step.state(), new double[] {0.01, 3, 0, 0});
+          Tensor labels = desk.make("labels", DType.I32, 3);
+          b.write(
+              labels,
+              ByteBuffer.allocate(12)
+                  .order(ByteOrder.LITTLE_ENDIAN)
+                  .putInt(2)
+                  .putInt(0)
+                  .putInt(6)
+                  .flip());
+          Tensor logits = desk.make("logits", DType.F32, 3, 7);
+          Tensor workspace =
+              desk.scratch(
+                  Math.max(b.softmaxXentWorkspaceBytes(3), b.finiteNormWorkspaceBytes(100)));
+          b.softmaxXent(
+              3,
+              step.metrics(),
+              desk.make("out dlogits", DType.F32, 3, 7),
+              logits,
+              labels,
+              null,
+              0.1,
+              0.25,
+              GradMode.OVERWRITE,
+              workspace);
+          Tensor g = desk.make("g", DType.F32, 100);
+          b.finiteNorm(step, g, workspace);
+          try (Segments segments =
+              new Segments(
+                  b,
+                  List.of(new Segments.Segment(0, 40, 0.1), new Segments.Segment(48, 52, 0)),
+                  100)) {
+            Tensor p = desk.make("out p", DType.F32, 100);
+            Tensor m = desk.make("out m", DType.F32, 100);
+            b.copy(p, desk.make("p", DType.F32, 100));
+            b.copy(m, desk.make("m", DType.F32, 100));
+            b.adam(p, m, desk.make("out v", DType.F32, 100), g, segments, step, 0.9, 0.999, 1e-8);
+            for (SgdForm form : SgdForm.values()) {
+              b.sgd(p, m, g, segments, step, 0.9, form);
+            }
+          }
+          ImageSpec spec = new ImageSpec(4, 5, 3, 4, 4, 1);
+          Tensor pixels = desk.make("pixels", DType.U8, 2, 4, 5, 3);
+          ByteBuffer bytes = ByteBuffer.allocate(120);
+          for (int i = 0; i < 120; i++) {
+            bytes.put((byte) (7 * i));
+          }
+          b.write(pixels, bytes.flip());
+          Tensor crops = desk.make("crops", DType.I32, 2, 3);
+          b.write(
+              crops,
+              ByteBuffer.allocate(24)
+                  .order(ByteOrder.LITTLE_ENDIAN)
+                  .putInt(0)
+                  .putInt(2)
+                  .putInt(1)
+                  .putInt(2)
+                  .putInt(3)
+                  .putInt(0)
+                  .flip());
+          Tensor mean = desk.make("mean", DType.F64, 3);
+          Tensor std = desk.make("std", DType.F64, 3);
+          Tensors.write(b, mean, new double[] {0.5, 0.4, 0.3});
+          Tensors.write(b, std, new double[] {0.25, 0.2, 1});
+          b.imageNormalize(
+              spec, 2, desk.make("out image", DType.F32, 2, 4, 4, 3), pixels, crops, mean, std);
+        });
+  }
+
+  @Test
+  void wrongTypesShapesOwnersAndClosedThingsAreRefused() {
+    Desk desk = new Desk(backend);
+    Tensor x = desk.make("x", DType.F32, 2, 3, 3, 8);
+    Tensor bits = desk.make("bits", DType.BITS, 2, 3, 3, 8);
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> backend.signPackFwd(3, bits, x, null),
+        "more images than there are");
+    assertThrows(
+        IllegalArgumentException.class, () -> backend.signPackFwd(2, x, x, null), "floats as bits");
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> backend.signPackFwd(2, bits, x, desk.make("t", DType.F32, 7)),
+        "threshold of 7");
+    Tensor foreign = new Desk(reference).make("x", DType.F32, 2, 3, 3, 8);
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> backend.signPackFwd(2, bits, foreign, null),
+        "memory of another backend");
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> backend.planBinaryConv(new Conv2dSpec(3, 3, 0, 1, 3, 3, 1, 1), 1));
+    assertThrows(
+        IllegalArgumentException.class,
+        () -> backend.planConv2d(new Conv2dSpec(1, 1, 1, 1, 3, 3, 1, 0), 1));
+    Plan.Linear plan = backend.planLinear(3, 2, 1);
+    plan.close();
+    plan.close();
+    assertThrows(
+        IllegalStateException.class,
+        () ->
+            backend.linearBwdInput(
+                plan,
+                1,
+                desk.make("dx", DType.F32, 1, 3),
+                desk.make("dy", DType.F32, 1, 2),
+                desk.make("w", DType.F32, 2, 3),
+                desk.scratch(plan.workspaceBytes())));
+    x.buffer().close();
+    x.buffer().close();
+    assertThrows(IllegalStateException.class, () -> backend.signPackFwd(2, bits, x, null));
+  }
+}

@@ -1,0 +1,10 @@
+package bireal.backend;
+
+import bireal.backend.cpu.CpuBackend;
+
+class ReferenceBackendTest extends BackendContract {
+  @Override
+  Backend open() {
+    return CpuBackend.reference();
+  }
+}
