@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up, builds, trains configs/quickstart.yaml (Fashion-MNIST) and prints the test accuracy. From any folder; run again,
-# it goes on with an unfinished run, or evaluates a finished one.
+# it goes on with an unfinished run, or prints the result of a finished one.
 set -euo pipefail
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 "$repo/scripts/setup.sh"

@@ -28,7 +28,7 @@ struct Context::Pool {
   std::vector<std::thread> threads;
 
   void drain(int worker) {
-    // oneDNN's OpenMP must not open threads of its own: one library call runs on one thread (architecture, "the step").
+    // oneDNN's OpenMP must not open threads of its own: one library call runs on one thread (docs/decisions.md, "The house").
     omp_set_num_threads(1);
     try {
       for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < task_count;) fn(body, task, worker);

@@ -83,7 +83,7 @@ class ArchitectureTest {
   }
 
   @Test
-  void nativeMethodsLieInTheirFourClassesAndAreStatic() {
+  void nativeMethodsLieInTheirThreeClassesAndAreStatic() {
     methods()
         .that()
         .haveModifier(JavaModifier.NATIVE)

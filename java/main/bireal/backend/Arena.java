@@ -59,11 +59,6 @@ public final class Arena implements Buffer {
     slab = backend.allocate(Math.max(plannedBytes, ALIGNMENT), what);
   }
 
-  /** Everything as one tensor. */
-  public Tensor whole(DType dtype, int elementBytes) {
-    return new Tensor(this, 0, Shape.of(plannedBytes / elementBytes), dtype);
-  }
-
   @Override
   public long bytes() {
     return plannedBytes;

@@ -71,6 +71,7 @@ public final class Main {
     Main main = new Main();
     return new CommandLine(main)
         .setUsageHelpAutoWidth(true)
+        .setCaseInsensitiveEnumValuesAllowed(true)
         .setParameterExceptionHandler((e, args) -> reportUsage(e))
         .setExecutionExceptionHandler(
             (e, commandLine, parsed) -> report(e, commandLine.getErr(), main.stacktrace));

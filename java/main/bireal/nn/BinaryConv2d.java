@@ -15,6 +15,9 @@ import bireal.tensor.Tensor;
  * scale is applied by the batch normalisation behind it.
  */
 final class BinaryConv2d implements AutoCloseable {
+  /** So that the exact sum behind the scale fits 64 bits (native/ops/weight_binarize). */
+  private static final long MAX_FILTER_WEIGHTS = (1 << 14) - 1;
+
   private final Planner planner;
   private final Backend backend;
   private final Plan.BinaryConv plan;
@@ -33,8 +36,17 @@ final class BinaryConv2d implements AutoCloseable {
     this.planner = planner;
     this.backend = planner.backend();
     this.rule = rule;
-    this.plan = backend.planBinaryConv(spec, planner.maxImages());
     Shape shape = spec.weights();
+    if (shape.innerCount() > MAX_FILTER_WEIGHTS) {
+      throw new IllegalArgumentException(
+          name
+              + ": a binary filter has at most "
+              + MAX_FILTER_WEIGHTS
+              + " weights, got "
+              + shape.innerCount()
+              + "; choose a smaller model.width");
+    }
+    this.plan = backend.planBinaryConv(spec, planner.maxImages());
     long[] dims =
         name.endsWith("weights")
             ? new long[] {shape.count(), 1}

@@ -7,7 +7,6 @@ import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
-import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -30,6 +29,7 @@ public final class Network implements AutoCloseable {
   private final List<Block> blocks = new ArrayList<>();
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
+  private Tensor lastStage;
   private int plannedBlocks;
   private boolean forwardDone;
 
@@ -68,6 +68,7 @@ public final class Network implements AutoCloseable {
           landmarks.put(ends.get(i), activation.real());
         }
       }
+      lastStage = activation.real();
       planned = new Head(planner, activation, config.classes());
       landmarks.put("logits", planned.logits());
       planner.finish();
@@ -198,13 +199,23 @@ public final class Network implements AutoCloseable {
     Tensors.write(backend, state.value(), state.fromPublished(published));
   }
 
-  /** The published counters of training steps, all equal. */
-  public void setBatchCount(long count) {
-    for (State state : planner.states()) {
-      if (state.dtype() == DType.I64) {
-        ByteBuffer bytes = Tensors.buffer(state.value());
-        backend.write(state.value(), bytes.putLong(0, count));
-      }
+  /**
+   * Throws IllegalArgumentException if a training pass of {@code n} images would leave batch
+   * normalisation with a single value per channel: in the last stage, where the images are
+   * smallest.
+   */
+  public void requireTrainable(int n) {
+    Shape last = lastStage.shape();
+    if (n * last.dim(1) * last.dim(2) < 2) {
+      throw new IllegalArgumentException(
+          "a micro-batch of "
+              + n
+              + " image is left over, and the last stage is "
+              + last.dim(1)
+              + "x"
+              + last.dim(2)
+              + ": batch normalisation needs at least 2 values per channel. Choose train.batch and train.micro_batch so that no single image"
+              + " remains, or a larger data.image_size");
     }
   }
 

@@ -13,8 +13,9 @@ import bireal.backend.SgdForm;
  * @param eps Adam
  * @param momentum SGD
  * @param form SGD: what the momentum buffer holds (docs/decisions.md, row 17)
- * @param weightDecay coupled, on every parameter with 4 dimensions (published grouping; 0 in its
- *     recipe)
+ * @param weightDecay coupled (added to the gradient), as PyTorch does; 0 in the published Bi-Real
+ *     recipe
+ * @param decayed which parameters decay
  */
 public record OptimizerConfig(
     Type type,

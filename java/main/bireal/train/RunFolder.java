@@ -188,11 +188,9 @@ public final class RunFolder implements AutoCloseable {
       for (String name : List.of(LOG, ENV, CONFIG, CHECKPOINTS, LOCK)) {
         Files.deleteIfExists(folder.resolve(name));
       }
-      try {
-        Files.delete(folder);
-      } catch (DirectoryNotEmptyException e) {
-        return; // somebody else's files
-      }
+      Files.delete(folder);
+    } catch (DirectoryNotEmptyException e) {
+      return; // somebody else's files: the caller has a better error to tell
     } catch (IOException e) {
       throw failed(folder, "take back", e);
     }

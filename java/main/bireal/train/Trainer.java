@@ -79,6 +79,7 @@ public final class Trainer implements AutoCloseable {
   private Metrics epochSoFar = Metrics.NONE;
   private Metrics lastEvaluation = Metrics.NONE;
   private double bestTop1Percent = NO_BEST;
+  private long bestStep = -1;
   private boolean evaluationDue;
 
   private long savedStep = -1;
@@ -103,6 +104,9 @@ public final class Trainer implements AutoCloseable {
       evaluator =
           new Evaluator(
               network, Datasets.open(setup.data(), Split.TEST, setup.seed()), setup.data());
+      for (int batch : new int[] {config.batch(), rest(images.count(), config.batch())}) {
+        network.requireTrainable(rest(batch, config.microBatch()));
+      }
       network.allocate();
       network.initialize(setup.seed());
       stepsPerEpoch = ((long) images.count() + config.batch() - 1) / config.batch();
@@ -196,10 +200,13 @@ public final class Trainer implements AutoCloseable {
     evaluationDue = false;
     lastEvaluation = metrics;
     boolean best = metrics.top1Percent() > bestTop1Percent;
+    bestStep = best ? done : bestStep;
     bestTop1Percent = Math.max(bestTop1Percent, metrics.top1Percent());
     log.append("eval", done, fields(metrics));
     progress.evaluated((int) (done / stepsPerEpoch), metrics, best);
-    if (best || checkpointDue()) {
+    if (best
+        || checkpointDue()
+        || savedStep == done) { // a stop may have saved this step with its evaluation due
       save();
     }
     if (best) {
@@ -221,7 +228,10 @@ public final class Trainer implements AutoCloseable {
         .put("step", done)
         .put("epoch", done / stepsPerEpoch)
         .put("batch_in_epoch", done % stepsPerEpoch);
-    state.put("seed", setup.seed()).put("best_top1_percent", bestTop1Percent);
+    state
+        .put("seed", setup.seed())
+        .put("best_top1_percent", bestTop1Percent)
+        .put("best_step", bestStep);
     put(state.putObject("log_window"), window);
     put(state.putObject("epoch_so_far"), epochSoFar);
     put(state.putObject("last_evaluation"), lastEvaluation);
@@ -296,6 +306,16 @@ public final class Trainer implements AutoCloseable {
     bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
+    bestStep = state.path("best_step").asLong(-1);
+    if (bestStep == done && !evaluationDue) {
+      checkpoints.markBest(
+          done, bestTop1Percent); // a crash may have come between saving and marking
+    }
+  }
+
+  /** Size of the last part when {@code count} is cut into parts of {@code part}. */
+  private static int rest(int count, int part) {
+    return count % part == 0 ? Math.min(part, count) : count % part;
   }
 
   /** Optimizer steps done. */

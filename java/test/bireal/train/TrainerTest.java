@@ -348,6 +348,79 @@ class TrainerTest {
   }
 
   @Test
+  void aFilterTooLargeForItsExactScaleIsRefusedWhilePlanning() {
+    NetworkConfig wide =
+        new NetworkConfig(
+            NETWORK.network(),
+            18,
+            256,
+            4,
+            NETWORK.stem(),
+            NETWORK.weightGradient(),
+            NETWORK.activationGradient(),
+            NETWORK.init());
+    try (Backend backend = CpuBackend.open(1)) {
+      IllegalArgumentException e =
+          assertThrows(
+              IllegalArgumentException.class,
+              () -> new Network(wide, Shape.of(16, 16, 2), new Planner(backend, 2, true)));
+      assertTrue(
+          e.getMessage().contains("layer4.1.binary_conv.weights")
+              && e.getMessage().contains("18432")
+              && e.getMessage().contains("model.width"),
+          e.getMessage());
+    }
+  }
+
+  @Test
+  void aSingleImageLeftOverOnAOneByOneStageIsRefusedBeforeTheFirstStep() {
+    // 45 images in batches of 11 leave one; 8x8 images end as 1x1.
+    Trainer.Setup setup = setup(1, 1, 11, 11, 0);
+    DataConfig d = setup.data();
+    DataConfig small =
+        new DataConfig(
+            d.dataset(),
+            "",
+            8,
+            0,
+            false,
+            d.mean(),
+            d.std(),
+            1,
+            2,
+            d.syntheticTrainImages(),
+            d.syntheticTestImages(),
+            d.syntheticChannels(),
+            d.syntheticClasses());
+    Trainer.Setup left =
+        new Trainer.Setup(
+            setup.network(),
+            small,
+            setup.optimizer(),
+            setup.schedule(),
+            setup.train(),
+            7,
+            Map.of());
+    IllegalArgumentException e =
+        assertThrows(
+            IllegalArgumentException.class, () -> run("left", left, 1, false, () -> false));
+    assertTrue(
+        e.getMessage().contains("1x1") && e.getMessage().contains("train.micro_batch"),
+        e.getMessage());
+  }
+
+  @Test
+  void theBestMarkIsRenewedWhereACrashCameBetweenSavingAndMarking() throws IOException {
+    Trainer.Setup setup = setup(1, 1, 8, 8, 0);
+    Trainer.Summary summary = run("run", setup, 1, false, () -> false);
+    Files.delete(folder.resolve("run/checkpoints/best.json"));
+    run("run", setup, 1, true, () -> false);
+    CheckpointStore store = CheckpointStore.forReading(folder.resolve("run/checkpoints"));
+    assertEquals(summary.step(), store.bestMark().orElseThrow().step());
+    assertEquals(summary.bestTop1Percent(), store.bestMark().orElseThrow().metric());
+  }
+
+  @Test
   void aMicroBatchThatDoesNotFitIsRefusedWithATable() {
     try (Backend backend = CpuBackend.open(1);
         Network network =

@@ -19,6 +19,7 @@ import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -86,19 +87,30 @@ public final class CpuBackend implements Backend {
     // A container's limit counts before the machine's memory.
     long limit = number(Path.of("/sys/fs/cgroup/memory.max"));
     long used = number(Path.of("/sys/fs/cgroup/memory.current"));
-    return limit > 0 && used >= 0 ? Math.min(available, Math.max(0, limit - used)) : available;
+    if (limit <= 0 || used < 0) {
+      return available;
+    }
+    // Cached file pages count as used, but make way.
+    long reclaimable = Math.max(0, field(Path.of("/sys/fs/cgroup/memory.stat"), "inactive_file "));
+    return Math.min(available, Math.max(0, limit - used + reclaimable));
   }
 
   private static long meminfo() {
+    long kilobytes = field(Path.of("/proc/meminfo"), "MemAvailable:");
+    return kilobytes < 0 ? Long.MAX_VALUE : kilobytes * 1024;
+  }
+
+  /** The number behind {@code name} at the start of a line; -1 where there is none. */
+  private static long field(Path file, String name) {
     try {
-      for (String line : Files.readAllLines(Path.of("/proc/meminfo"))) {
-        if (line.startsWith("MemAvailable:")) {
-          return Long.parseLong(line.replaceAll("[^0-9]", "")) * 1024;
+      for (String line : Files.isReadable(file) ? Files.readAllLines(file) : List.<String>of()) {
+        if (line.startsWith(name)) {
+          return Long.parseLong(line.substring(name.length()).replaceAll("[^0-9]", ""));
         }
       }
-      return Long.MAX_VALUE;
+      return -1;
     } catch (IOException e) {
-      throw new UncheckedIOException("cannot read /proc/meminfo", e);
+      throw new UncheckedIOException("cannot read " + file, e);
     }
   }
 
@@ -144,8 +156,12 @@ public final class CpuBackend implements Backend {
     }
     long address = address(target);
     if (source.isDirect()) {
-      NativeMemory.copy(
-          address, NativeMemory.address(source) + source.position(), source.remaining());
+      try {
+        NativeMemory.copy(
+            address, NativeMemory.address(source) + source.position(), source.remaining());
+      } finally {
+        Reference.reachabilityFence(source); // a direct buffer is the collector's
+      }
     } else {
       NativeMemory.view(address, source.remaining()).put(source.duplicate());
     }
@@ -159,8 +175,12 @@ public final class CpuBackend implements Backend {
     }
     long address = address(source);
     if (target.isDirect()) {
-      NativeMemory.copy(
-          NativeMemory.address(target) + target.position(), address, target.remaining());
+      try {
+        NativeMemory.copy(
+            NativeMemory.address(target) + target.position(), address, target.remaining());
+      } finally {
+        Reference.reachabilityFence(target); // a direct buffer is the collector's
+      }
     } else {
       target.duplicate().put(NativeMemory.view(address, target.remaining()));
     }
@@ -221,7 +241,11 @@ public final class CpuBackend implements Backend {
   @Override
   public Plan.Linear planLinear(int C, int K, int maxImages) {
     return new CpuPlan.Linear(
-        C, K, maxImages, CpuOps.planLinear(context.pointer(), maxImages, C, K));
+        reference ? "reference" : "oneDNN",
+        C,
+        K,
+        maxImages,
+        CpuOps.planLinear(context.pointer(), maxImages, C, K));
   }
 
   // sign_pack, weight_binarize, approx_sign.

@@ -109,12 +109,12 @@ abstract class CpuPlan implements Plan {
     private final int inputs;
     private final int outputs;
 
-    Linear(int inputs, int outputs, int maxImages, long pointer) {
+    Linear(String kernelName, int inputs, int outputs, int maxImages, long pointer) {
       super(
           new Handle("linear plan " + inputs + " to " + outputs, pointer, CpuOps::destroyLinear),
           maxImages,
           CpuOps.linearWorkspaceBytes(pointer),
-          "oneDNN");
+          kernelName);
       this.inputs = inputs;
       this.outputs = outputs;
     }
