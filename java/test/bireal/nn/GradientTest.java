@@ -1,0 +1,717 @@
+package bireal.nn;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bireal.backend.ActivationGradient;
+import bireal.backend.Backend;
+import bireal.backend.GradMode;
+import bireal.backend.StepState;
+import bireal.backend.Tensors;
+import bireal.backend.WeightGradient;
+import bireal.backend.cpu.CpuBackend;
+import bireal.tensor.DType;
+import bireal.tensor.Rng;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+import java.nio.ByteBuffer;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.IntToDoubleFunction;
+import java.util.function.Supplier;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/**
+ * Gradients against three independent witnesses: finite differences where the loss is smooth (only
+ * behind the last sign), a float64 block of plain loops, and values measured with the published
+ * PyTorch code (networks.md 7.1 and 7.2).
+ */
+class GradientTest {
+  /** Where a value is printed with 7 digits, and was computed in float32. */
+  private static final double PUBLISHED_TOLERANCE = 1e-5;
+
+  private static NetworkConfig config(
+      NetworkConfig.Stem stem,
+      int width,
+      int classes,
+      WeightGradient weightGradient,
+      ActivationGradient activationGradient) {
+    return new NetworkConfig(
+        NetworkConfig.Family.BIREALNET,
+        18,
+        width,
+        classes,
+        stem,
+        weightGradient,
+        activationGradient,
+        NetworkConfig.Init.KAIMING);
+  }
+
+  static List<Supplier<Backend>> backends() {
+    return List.of(CpuBackend::reference, () -> CpuBackend.open(1), () -> CpuBackend.open(3));
+  }
+
+  // One block.
+
+  /** What a block made, in published (NCHW, OIHW) order, by the names that the oracle has too. */
+  private static Map<String, double[]> runBlock(
+      Backend backend, NetworkConfig config, BlockOracle in, int stride) {
+    try (Planner planner = new Planner(backend, in.n + 1, true);
+        BiRealBlock block = new BiRealBlock(config, "block", in.outChannels, stride)) {
+      Shape shape = Shape.of(in.n + 1, in.side, in.side, in.inChannels);
+      Activation input =
+          new Activation(
+              planner.keep(shape, DType.F32),
+              planner.keep(shape, DType.BITS),
+              planner.gradient(shape, 0),
+              0);
+      Activation output = block.plan(planner, input, null);
+      planner.finish();
+      planner.allocate();
+      Map<String, State> states = new LinkedHashMap<>();
+      planner.states().forEach(state -> states.put(state.name(), state));
+      set(backend, states.get("block.binary_conv.weights"), in.w);
+      set(backend, states.get("block.bn1.weight"), in.gamma);
+      set(backend, states.get("block.bn1.bias"), in.beta);
+      List<String> norms =
+          in.downW == null ? List.of("block.bn1") : List.of("block.bn1", "block.downsample.2");
+      if (in.downW != null) {
+        set(backend, states.get("block.downsample.1.weight"), in.downW);
+        set(backend, states.get("block.downsample.2.weight"), in.downGamma);
+        set(backend, states.get("block.downsample.2.bias"), in.downBeta);
+      }
+      for (String norm : norms) {
+        State variance = states.get(norm + ".running_var");
+        double[] ones = new double[in.outChannels];
+        Arrays.fill(ones, 1);
+        set(backend, variance, ones);
+      }
+      block.refresh();
+      writeImages(backend, input.real(), in.n, in.x);
+      backend.signPackFwd(in.n, input.bits(), input.real(), null);
+      block.forward(in.n, Pass.TRAIN);
+      Map<String, double[]> made = new LinkedHashMap<>();
+      made.put("y", readImages(backend, output.real(), in.n));
+      writeImages(backend, output.gradient(), in.n, in.dy);
+      block.backward(in.n, GradMode.OVERWRITE);
+      block.applyWeightGradientRule();
+      block.commitStatistics(1);
+      made.put("dx", readImages(backend, input.gradient(), in.n));
+      for (Parameter parameter : planner.parameters()) {
+        float[] gradient = Tensors.floats(backend, parameter.gradient());
+        made.put("d " + parameter.name(), doubles(parameter.toPublished(gradient)));
+      }
+      for (String norm : norms) {
+        for (String statistic : List.of(".running_mean", ".running_var")) {
+          State state = states.get(norm + statistic);
+          made.put(state.name(), doubles(Tensors.floats(backend, state.value())));
+        }
+      }
+      return made;
+    }
+  }
+
+  /** The oracle's results under the names of {@link #runBlock}. */
+  private static Map<String, double[]> results(BlockOracle oracle) {
+    Map<String, double[]> results = new LinkedHashMap<>();
+    results.put("y", oracle.y);
+    results.put("dx", oracle.dx);
+    results.put("d block.binary_conv.weights", oracle.dw);
+    results.put("d block.bn1.weight", oracle.dgamma);
+    results.put("d block.bn1.bias", oracle.dbeta);
+    results.put("block.bn1.running_mean", scaled(oracle.mean, 0.1, 0));
+    results.put("block.bn1.running_var", scaled(oracle.unbiased, 0.1, 0.9));
+    if (oracle.downW != null) {
+      results.put("d block.downsample.1.weight", oracle.downDw);
+      results.put("d block.downsample.2.weight", oracle.downDgamma);
+      results.put("d block.downsample.2.bias", oracle.downDbeta);
+      results.put("block.downsample.2.running_mean", scaled(oracle.downMean, 0.1, 0));
+      results.put("block.downsample.2.running_var", scaled(oracle.downUnbiased, 0.1, 0.9));
+    }
+    return results;
+  }
+
+  /** The fill of networks.md 7.1: computed in double, rounded to float32. */
+  private static BlockOracle publishedCase(int inChannels, int outChannels, int stride) {
+    BlockOracle block = new BlockOracle(2, inChannels, outChannels, 4, stride);
+    block.x = fill(2 * inChannels * 16, i -> 1.5 * Math.sin(0.7 * i + 0.1));
+    block.w = fill(outChannels * inChannels * 9, i -> 1.2 * Math.cos(1.3 * i + 0.2));
+    block.gamma = fill(outChannels, i -> 1 + 0.1 * i);
+    block.beta = fill(outChannels, i -> 0.05 * i - 0.02);
+    block.dy = fill(2 * outChannels * block.outSide * block.outSide, i -> Math.sin(0.3 * i + 0.5));
+    if (stride > 1 || inChannels != outChannels) {
+      block.downW = fill(outChannels * inChannels, i -> 0.5 * Math.sin(0.9 * i + 0.4));
+      block.downGamma = fill(outChannels, i -> 1 - 0.1 * i);
+      block.downBeta = fill(outChannels, i -> 0.03 * i);
+    }
+    block.run(ActivationGradient.APPROX_SIGN, WeightGradient.CLIPPED);
+    return block;
+  }
+
+  /** Values measured with the published PyTorch code (networks.md 7.1, case A). */
+  private static Map<String, double[]> publishedA() {
+    Map<String, double[]> values = new LinkedHashMap<>();
+    values.put(
+        "y",
+        new double[] {
+          0.1987239, 2.007871, 2.869511, 1.70315, 0.8492793, -1.939102, -3.091002, -1.389413,
+          -1.218486, 1.106661, 2.466722, 1.546789, 1.246704, -0.4995547, -1.961625, -1.335189,
+          -0.5654827, -0.788122, -0.2078189, 0.2784925, 0.2424883, 1.199115, 1.599652, 1.005722,
+          -0.1037354, -0.1333162, -1.615534, -1.456064, 0.2952887, 0.6676179, 1.607833, 1.574931
+        });
+    values.put(
+        "dx",
+        new double[] {
+          1.987038,
+          0.7173561,
+          0.8912073,
+          0.9854497,
+          0.579547,
+          0.9047658,
+          0.7457052,
+          0.5155014,
+          -0.03053832,
+          -0.959298,
+          -0.3507832,
+          -0.6118579,
+          -0.8182771,
+          -0.6825233,
+          -0.6921328,
+          -0.9589243,
+          -0.8322675,
+          -0.4979194,
+          -0.1558461,
+          -0.0830894,
+          0.21512,
+          0.4941134,
+          0.491807,
+          0.8172972,
+          0.9881682,
+          0.9893582,
+          0.8029959,
+          -0.476278,
+          0.5010208,
+          0.2228899,
+          -0.07515112,
+          0.1767573
+        });
+    values.put(
+        "d block.binary_conv.weights",
+        new double[] {
+          0.0,
+          1.846775,
+          0.0,
+          0.0007626414,
+          -0.3826172,
+          0.0,
+          -0.5474125,
+          0.0,
+          1.212242,
+          0.02094729,
+          0.8079758,
+          1.595854,
+          0.0,
+          -0.08841473,
+          0.0,
+          -1.593792,
+          -1.760089,
+          0.0
+        });
+    values.put("d block.bn1.weight", new double[] {4.826323, 1.146812});
+    values.put("d block.bn1.bias", new double[] {0.7547287, -0.169816});
+    values.put("block.bn1.running_mean", new double[] {-0.02462739, 0.00454591});
+    values.put("block.bn1.running_var", new double[] {2.216006, 2.367422});
+    return values;
+  }
+
+  /** Values measured with the published PyTorch code (networks.md 7.1, case B). */
+  private static Map<String, double[]> publishedB() {
+    Map<String, double[]> values = new LinkedHashMap<>();
+    values.put(
+        "y",
+        new double[] {
+          1.153922, 2.395136, -0.02987924, 2.679156, 1.979489, -0.8268272, 2.375698, -0.4918604,
+          -0.8510297, -1.651671, 0.2181002, -3.08717, -0.7712902, 2.924556, -1.726515, 1.381369
+        });
+    values.put(
+        "dx",
+        new double[] {
+          0.1107575,
+          0.2361414,
+          0.7328172,
+          0.7328172,
+          0.9980149,
+          0.01660025,
+          0.7328172,
+          0.7328172,
+          1.215329,
+          1.149985,
+          0.3961701,
+          0.3961701,
+          1.122883,
+          0.5664175,
+          0.3779468,
+          0.3961701,
+          -1.015786,
+          -0.9819323,
+          -0.7761089,
+          -0.4486731,
+          -1.015786,
+          -1.015786,
+          0.08950862,
+          -0.450653,
+          0.6054616,
+          0.6054616,
+          -0.2292938,
+          -0.08493944,
+          0.6054616,
+          0.6054616,
+          -0.1299718,
+          -0.1133642
+        });
+    values.put(
+        "d block.binary_conv.weights",
+        new double[] {
+          0.0, 0.02995832, 0.0, 0.06664145, -0.03651793, 0.0, 0.09436341, 0.0, -0.3268102,
+          -0.001571216, 0.5542913, 0.3932864, 0.0, -0.6104872, 0.0, 0.06664145, 0.6378989, 0.0
+        });
+    values.put("d block.bn1.weight", new double[] {3.128039, 0.6720113, 3.148398, -0.1731384});
+    values.put("d block.bn1.bias", new double[] {1.152938, 5.49908, 2.83233, -3.446446});
+    values.put(
+        "block.bn1.running_mean", new double[] {-0.05910573, 0.05455091, 0.01980824, -0.09233838});
+    values.put("block.bn1.running_var", new double[] {2.741013, 2.105435, 2.366328, 2.829397});
+    values.put(
+        "d block.downsample.1.weight",
+        new double[] {
+          0.9562672, -0.3767638, -0.04574889, 0.9476098, 0.1640103, -0.1308502, -7.866647, -9.032853
+        });
+    values.put(
+        "d block.downsample.2.weight", new double[] {4.60222, 0.6298948, 4.093939, -0.2733896});
+    values.put(
+        "block.downsample.2.running_mean",
+        new double[] {-0.0003361546, 0.001020139, -0.0001274011, -0.0009622475});
+    values.put(
+        "block.downsample.2.running_var",
+        new double[] {0.9011234, 0.9005354, 0.9016886, 0.9002082});
+    return values;
+  }
+
+  @ParameterizedTest
+  @MethodSource("backends")
+  void aBlockRepeatsTheValuesMeasuredWithThePublishedCode(Supplier<Backend> open) {
+    BlockOracle a = publishedCase(2, 2, 1);
+    BlockOracle b = publishedCase(2, 4, 2);
+    NetworkConfig config =
+        config(
+            NetworkConfig.Stem.CIFAR, 2, 2, WeightGradient.CLIPPED, ActivationGradient.APPROX_SIGN);
+    try (Backend backend = open.get()) {
+      Map<String, double[]> madeA = runBlock(backend, config, a, 1);
+      assertStartsLike(publishedA(), madeA);
+      assertSums("y", 0.5950984, 145.7976, madeA.get("y"));
+      assertSums("dx", Double.NaN, 32.66488, madeA.get("dx"));
+      assertSums("dW", 1.987945, 18.90703, madeA.get("d block.binary_conv.weights"));
+      Map<String, double[]> madeB = runBlock(backend, config, b, 2);
+      assertStartsLike(publishedB(), madeB);
+      assertSums("y", 3.2, 111.318, madeB.get("y"));
+      assertSums("dx", Double.NaN, 39.14344, madeB.get("dx"));
+      assertSums("dW", 1.922079, 8.219996, madeB.get("d block.binary_conv.weights"));
+      // Gradients of weights outside [-1, 1] are exact zeros.
+      assertEquals(14, zeros(madeA.get("d block.binary_conv.weights")));
+      assertEquals(27, zeros(madeB.get("d block.binary_conv.weights")));
+    }
+  }
+
+  @Test
+  void theOracleRepeatsThemToo() {
+    BlockOracle a = publishedCase(2, 2, 1);
+    assertStartsLike(publishedA(), results(a));
+    assertStartsLike(
+        Map.of("alpha", new double[] {0.7880765, 0.7273454}), Map.of("alpha", a.alpha));
+    BlockOracle b = publishedCase(2, 4, 2);
+    assertStartsLike(publishedB(), results(b));
+    assertStartsLike(
+        Map.of("alpha", new double[] {0.7880765, 0.7273454, 0.7923294, 0.7387071}),
+        Map.of("alpha", b.alpha));
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "1, 1, 4, 1",
+    "31, 31, 2, 1",
+    "32, 32, 5, 1",
+    "33, 33, 3, 1",
+    "65, 65, 2, 1",
+    "1, 2, 4, 2",
+    "31, 62, 4, 2",
+    "33, 66, 2, 2",
+    "5, 3, 3, 1"
+  })
+  void aBlockAgreesWithFloat64AtAwkwardSizes(int C, int K, int side, int stride) {
+    for (ActivationGradient activation : ActivationGradient.values()) {
+      assertAgreesWithOracle(C, K, side, stride, activation, WeightGradient.CLIPPED);
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource
+  void everyWeightGradientRuleAgreesWithFloat64(WeightGradient rule) {
+    assertAgreesWithOracle(9, 18, 6, 2, ActivationGradient.APPROX_SIGN, rule);
+    assertAgreesWithOracle(6, 6, 3, 1, ActivationGradient.APPROX_SIGN, rule);
+  }
+
+  private static void assertAgreesWithOracle(
+      int C, int K, int side, int stride, ActivationGradient activation, WeightGradient rule) {
+    BlockOracle block = new BlockOracle(3, C, K, side, stride);
+    long seed = Rng.state(11, "block " + C + " " + K + " " + side + " " + stride);
+    block.x = random(seed, 1, 3 * C * side * side, 1.6);
+    block.w = random(seed, 2, K * C * 9, 1.3);
+    block.gamma = random(seed, 3, K, 1.5);
+    block.beta = random(seed, 4, K, 1);
+    block.dy = random(seed, 5, 3 * K * block.outSide * block.outSide, 1);
+    if (stride > 1 || C != K) {
+      block.downW = random(seed, 6, K * C, 1);
+      block.downGamma = random(seed, 7, K, 1.5);
+      block.downBeta = random(seed, 8, K, 1);
+    }
+    block.run(activation, rule);
+    NetworkConfig config = config(NetworkConfig.Stem.CIFAR, 2, 2, rule, activation);
+    for (Supplier<Backend> open : backends()) {
+      try (Backend backend = open.get()) {
+        Map<String, double[]> made = runBlock(backend, config, block, stride);
+        Map<String, double[]> expected = results(block);
+        assertEquals(expected.keySet(), made.keySet());
+        expected.forEach(
+            (name, values) -> {
+              assertEquals(values.length, made.get(name).length, name);
+              // float32 sums of up to 9*66 terms of one size: far below 600 * 2^-24 = 4e-5 of the
+              // largest, since rounding errors do not all point one way. A normalisation undoes
+              // the scale of a single weight, so that gradient is 0 but for eps: terms of size 1
+              // cancel.
+              boolean cancels = C == 1 && name.equals("d block.downsample.1.weight");
+              assertClose(
+                  backend.description() + " " + name,
+                  values,
+                  made.get(name),
+                  1e-5,
+                  cancels ? 1 : 0);
+            });
+      }
+    }
+  }
+
+  // Finite differences.
+
+  @ParameterizedTest
+  @MethodSource("backends")
+  void gradientsBehindTheLastSignAreFiniteDifferencesOfTheLoss(Supplier<Backend> open) {
+    NetworkConfig config =
+        config(
+            NetworkConfig.Stem.CIFAR, 8, 5, WeightGradient.CLIPPED, ActivationGradient.APPROX_SIGN);
+    int n = 4;
+    try (Backend backend = open.get();
+        Network network = new Network(config, Shape.of(16, 16, 2), new Planner(backend, n, true))) {
+      network.allocate();
+      network.initialize(21);
+      long seed = Rng.state(21, "images");
+      Tensors.write(backend, network.input(), floats(random(seed, 0, n * 16 * 16 * 2, 2)));
+      ByteBuffer labels = Tensors.buffer(network.labels());
+      for (int i = 0; i < n; i++) {
+        labels.putInt(i);
+      }
+      backend.write(network.labels(), labels.flip());
+      loss(network, n);
+      network.backward(n, GradMode.OVERWRITE);
+      for (String name :
+          List.of("fc.weight", "fc.bias", "layer4.3.bn1.weight", "layer4.3.bn1.bias")) {
+        Parameter parameter =
+            network.planner().parameters().stream()
+                .filter(p -> p.name().equals(name))
+                .findFirst()
+                .orElseThrow();
+        double[] gradient = doubles(network.publishedGradient(parameter));
+        float[] values = network.published(parameter);
+        // At most 40 of them, spread over the tensor.
+        int stride = Math.max(1, values.length / 40) | 1;
+        double largest = Arrays.stream(gradient).map(Math::abs).max().orElseThrow();
+        assertTrue(largest > 1e-3, name + " has no gradient to compare");
+        for (int i = 0; i < values.length; i += stride) {
+          float value = values[i];
+          // 2^-6: the loss has rounding errors of about 1e-7, so the quotient has 1e-7 / 2^-5 =
+          // 3e-6; its truncation error is h^2/6 = 4e-5 times a third derivative below 1.
+          float h = 0x1p-6f;
+          values[i] = value + h;
+          network.setPublished(parameter, values);
+          double above = loss(network, n);
+          values[i] = value - h;
+          network.setPublished(parameter, values);
+          double below = loss(network, n);
+          double width = (double) (value + h) - (double) (value - h);
+          values[i] = value;
+          network.setPublished(parameter, values);
+          assertEquals(
+              (above - below) / width,
+              gradient[i],
+              1e-4 + 1e-3 * largest,
+              backend.description() + " " + name + " " + i);
+        }
+      }
+    }
+  }
+
+  /** Mean smoothed loss of the network's images; leaves the gradient of the logits behind. */
+  private static double loss(Network network, int n) {
+    Planner planner = network.planner();
+    network.forward(n, Pass.TRAIN);
+    planner
+        .backend()
+        .softmaxXent(
+            n,
+            planner.step().metrics(),
+            network.logitsGradient(),
+            network.logits(),
+            network.labels(),
+            null,
+            0.1,
+            1.0 / n,
+            GradMode.OVERWRITE,
+            planner.workspace());
+    return Tensors.doubles(planner.backend(), planner.step().metrics())[StepState.LOSS_SUM] / n;
+  }
+
+  // The whole network.
+
+  /** Sum, sum of squares and first four values (NCHW) of one landmark. */
+  private record Landmark(String name, double sum, double squares, List<Double> first4) {}
+
+  /**
+   * Values measured with the published PyTorch code in float32 (networks.md 7.2). Its float64 run
+   * differs by up to 1e-5, ours may by as much; 1e-3 leaves room for that and none for a single
+   * other sign, which moves 9 pixels of every channel by about 2/sqrt(9*64) = 8 %.
+   */
+  private static final double NETWORK_TOLERANCE = 1e-3;
+
+  @Test
+  void theWholeNetworkRepeatsTheValuesMeasuredWithThePublishedCode() {
+    NetworkConfig config =
+        config(
+            NetworkConfig.Stem.IMAGENET,
+            64,
+            1000,
+            WeightGradient.CLIPPED,
+            ActivationGradient.APPROX_SIGN);
+    try (Backend backend = CpuBackend.open(2);
+        Network network = new Network(config, Shape.of(64, 64, 3), new Planner(backend, 2, true))) {
+      network.allocate();
+      network.initialize(0);
+      int j = 0;
+      for (Parameter parameter : network.planner().parameters()) {
+        int[] dims = Arrays.stream(parameter.publishedDims()).mapToInt(Math::toIntExact).toArray();
+        int count = Arrays.stream(dims).reduce(1, Math::multiplyExact);
+        if (dims.length >= 2) {
+          double amplitude =
+              parameter.name().endsWith(".weights") ? 0.05 : Math.sqrt(2.0 * dims[0] / count);
+          int number = j;
+          network.setPublished(
+              parameter, floats(fill(count, i -> amplitude * Math.sin(0.37 * i + 0.11 * number))));
+        } else if (parameter.name().equals("fc.bias")) {
+          network.setPublished(parameter, new float[count]);
+        }
+        j++;
+      }
+      network.refresh();
+      writeImages(backend, network.input(), 2, fill(2 * 3 * 64 * 64, i -> Math.sin(0.013 * i)));
+      ByteBuffer labels = Tensors.buffer(network.labels());
+      backend.write(network.labels(), labels.putInt(3).putInt(7).flip());
+
+      assertEquals(10.12615, loss(network, 2), NETWORK_TOLERANCE);
+      assertLogits(
+          network, 5925.223, 2.429312, 1.537163, -0.6271541, -2.272431, -2.037027, -0.1157627);
+      assertLandmarks(
+          network,
+          new Landmark(
+              "stem", 27911.61, 46948.83, List.of(1.124044, -0.08459673, -0.2919642, -0.1830067)),
+          new Landmark(
+              "layer1", 27911.61, 239256.7, List.of(-3.567419, -1.469096, 1.594419, 1.350787)),
+          new Landmark("layer2", 0, 92671.11, List.of(2.497505, -1.059818, -2.912849, 1.360148)),
+          new Landmark("layer3", 0, 49873.02, List.of(-3.939002, -1.240225, -1.399475, -2.079947)),
+          new Landmark("layer4", 0, 27785.98, List.of(4.334183, 0.8285059, 5.549573, -1.921058)));
+
+      network.forward(2, Pass.EVALUATE);
+      assertEquals(6.861562, lossOfLogits(network), NETWORK_TOLERANCE);
+      assertLogits(
+          network, 262.1702, -0.6270921, -0.3801724, 0.1813807, 0.5928223, 0.5136392, 0.00936453);
+      assertLandmarks(
+          network,
+          new Landmark(
+              "stem",
+              1776.586,
+              191.3394,
+              List.of(0.07126281, -0.003777737, -0.0166525, -0.009887686)),
+          new Landmark(
+              "layer1", 1662.8, 30172.15, List.of(0.2618833, 0.4421371, -0.7807667, -2.684932)),
+          new Landmark(
+              "layer2", 158.476, 49088.39, List.of(0.4457856, -1.653903, -1.404895, 1.631453)),
+          new Landmark(
+              "layer3", -8.624445, 14293.11, List.of(-1.368785, -2.157656, -0.1733027, -0.5240773)),
+          new Landmark(
+              "layer4", 0.5986714, 56660.98, List.of(3.267218, -0.3475468, -2.121798, -8.781782)));
+    }
+  }
+
+  private static double lossOfLogits(Network network) {
+    Planner planner = network.planner();
+    planner
+        .backend()
+        .softmaxXent(
+            2,
+            planner.step().metrics(),
+            null,
+            network.logits(),
+            network.labels(),
+            null,
+            0.1,
+            0.5,
+            GradMode.OVERWRITE,
+            planner.workspace());
+    return Tensors.doubles(planner.backend(), planner.step().metrics())[StepState.LOSS_SUM] / 2;
+  }
+
+  private static void assertLogits(Network network, double squares, double... first) {
+    double[] logits = doubles(Tensors.floats(network.planner().backend(), network.logits()));
+    assertEquals(2000, logits.length);
+    for (int i = 0; i < first.length; i++) {
+      assertEquals(first[i], logits[i], NETWORK_TOLERANCE, "logit " + i);
+    }
+    double sum = Arrays.stream(logits).map(v -> v * v).sum();
+    assertEquals(squares, sum, NETWORK_TOLERANCE * squares, "squares of the logits");
+  }
+
+  private static void assertLandmarks(Network network, Landmark... landmarks) {
+    for (Landmark expected : landmarks) {
+      Tensor tensor = network.landmarks().get(expected.name());
+      assertNotNull(tensor, expected.name());
+      double[] values = readImages(network.planner().backend(), tensor, 2);
+      for (int i = 0; i < 4; i++) {
+        assertEquals(
+            expected.first4().get(i), values[i], NETWORK_TOLERANCE, expected.name() + " " + i);
+      }
+      double squares = Arrays.stream(values).map(v -> v * v).sum();
+      assertEquals(
+          expected.squares(),
+          squares,
+          NETWORK_TOLERANCE * expected.squares(),
+          "squares of " + expected.name());
+      // Terms of both signs cancel, so the sum is judged by the size that they have together.
+      double size = Arrays.stream(values).map(Math::abs).sum();
+      assertEquals(
+          expected.sum(), Arrays.stream(values).sum(), 1e-5 * size, "sum of " + expected.name());
+    }
+  }
+
+  // Helpers.
+
+  private static double[] fill(int count, IntToDoubleFunction formula) {
+    double[] values = new double[count];
+    Arrays.setAll(values, i -> (double) (float) formula.applyAsDouble(i));
+    return values;
+  }
+
+  /** Uniform in +-bound, exact in float32. */
+  private static double[] random(long seed, int stream, int count, double bound) {
+    return fill(count, i -> bound * (2 * Rng.uniform(Rng.bits(seed, stream), i) - 1));
+  }
+
+  private static double[] scaled(double[] values, double factor, double offset) {
+    return Arrays.stream(values).map(v -> offset + factor * v).toArray();
+  }
+
+  private static long zeros(double[] values) {
+    return Arrays.stream(values).filter(v -> v == 0).count();
+  }
+
+  private static double[] doubles(float[] values) {
+    double[] wide = new double[values.length];
+    Arrays.setAll(wide, i -> values[i]);
+    return wide;
+  }
+
+  private static float[] floats(double[] values) {
+    float[] narrow = new float[values.length];
+    for (int i = 0; i < values.length; i++) {
+      narrow[i] = (float) values[i];
+    }
+    return narrow;
+  }
+
+  private static void set(Backend backend, State state, double[] published) {
+    Tensors.write(backend, state.value(), state.fromPublished(floats(published)));
+  }
+
+  /** Writes NCHW values into the first n images of an NHWC tensor; the others become NaN. */
+  private static void writeImages(Backend backend, Tensor tensor, int n, double[] nchw) {
+    float[] values = new float[(int) tensor.shape().count()];
+    Arrays.fill(values, Float.NaN);
+    int C = (int) tensor.shape().dim(3);
+    int area = (int) (tensor.shape().dim(1) * tensor.shape().dim(2));
+    assertEquals(n * area * C, nchw.length);
+    for (int i = 0; i < nchw.length; i++) {
+      values[(i / area / C * area + i % area) * C + i / area % C] = (float) nchw[i];
+    }
+    Tensors.write(backend, tensor, values);
+  }
+
+  /** The first n images of an NHWC tensor in NCHW order. */
+  private static double[] readImages(Backend backend, Tensor tensor, int n) {
+    float[] values = Tensors.floats(backend, tensor);
+    int C = (int) tensor.shape().dim(3);
+    int area = (int) (tensor.shape().dim(1) * tensor.shape().dim(2));
+    double[] nchw = new double[n * area * C];
+    Arrays.setAll(nchw, i -> values[(i / area / C * area + i % area) * C + i / area % C]);
+    return nchw;
+  }
+
+  private static void assertStartsLike(Map<String, double[]> expected, Map<String, double[]> made) {
+    expected.forEach(
+        (name, values) -> {
+          assertTrue(made.get(name).length >= values.length, name);
+          assertClose(
+              name, values, Arrays.copyOf(made.get(name), values.length), PUBLISHED_TOLERANCE, 0);
+        });
+  }
+
+  /** {@code sum} NaN: not published. */
+  private static void assertSums(String name, double sum, double squares, double[] values) {
+    double size = Arrays.stream(values).map(Math::abs).sum();
+    if (!Double.isNaN(sum)) {
+      assertEquals(sum, Arrays.stream(values).sum(), PUBLISHED_TOLERANCE * size, "sum of " + name);
+    }
+    assertEquals(
+        squares,
+        Arrays.stream(values).map(v -> v * v).sum(),
+        PUBLISHED_TOLERANCE * squares,
+        "squares of " + name);
+  }
+
+  /**
+   * Each within {@code tolerance} of its own size plus that of the largest, or of {@code terms}:
+   * sums of terms of both signs carry the rounding error of the terms.
+   */
+  private static void assertClose(
+      String name, double[] expected, double[] got, double tolerance, double terms) {
+    double largest = Arrays.stream(expected).map(Math::abs).max().orElseThrow();
+    largest = Math.max(largest, terms);
+    for (int i = 0; i < expected.length; i++) {
+      assertTrue(
+          Double.isFinite(got[i])
+              && Math.abs(got[i] - expected[i]) <= tolerance * (Math.abs(expected[i]) + largest),
+          name + " " + i + ": expected " + expected[i] + ", got " + got[i]);
+    }
+  }
+}
