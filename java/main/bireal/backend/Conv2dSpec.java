@@ -41,6 +41,16 @@ public record Conv2dSpec(int H, int W, int C, int K, int R, int S, int stride, i
     return Shape.of(n, P(), Q(), K);
   }
 
+  /** Elements of {@link #input}. */
+  public long inputCount(long n) {
+    return n * H * W * C;
+  }
+
+  /** Elements of {@link #output}. */
+  public long outputCount(long n) {
+    return n * P() * Q() * K;
+  }
+
   /** Weights in memory: KRSC. */
   public Shape weights() {
     return Shape.of(K, R, S, C);

@@ -17,12 +17,8 @@ import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.Collections;
 import java.util.IdentityHashMap;
 import java.util.List;
@@ -83,45 +79,7 @@ public final class CpuBackend implements Backend {
 
   @Override
   public long availableBytes() {
-    long available = meminfo();
-    // A container's limit counts before the machine's memory.
-    long limit = number(Path.of("/sys/fs/cgroup/memory.max"));
-    long used = number(Path.of("/sys/fs/cgroup/memory.current"));
-    if (limit <= 0 || used < 0) {
-      return available;
-    }
-    // Cached file pages count as used, but make way.
-    long reclaimable = Math.max(0, field(Path.of("/sys/fs/cgroup/memory.stat"), "inactive_file "));
-    return Math.min(available, Math.max(0, limit - used + reclaimable));
-  }
-
-  private static long meminfo() {
-    long kilobytes = field(Path.of("/proc/meminfo"), "MemAvailable:");
-    return kilobytes < 0 ? Long.MAX_VALUE : kilobytes * 1024;
-  }
-
-  /** The number behind {@code name} at the start of a line; -1 where there is none. */
-  private static long field(Path file, String name) {
-    try {
-      for (String line : Files.isReadable(file) ? Files.readAllLines(file) : List.<String>of()) {
-        if (line.startsWith(name)) {
-          return Long.parseLong(line.substring(name.length()).replaceAll("[^0-9]", ""));
-        }
-      }
-      return -1;
-    } catch (IOException e) {
-      throw new UncheckedIOException("cannot read " + file, e);
-    }
-  }
-
-  /** The number in a one-number file; -1 where there is no such file or it says "max". */
-  private static long number(Path file) {
-    try {
-      String text = Files.isReadable(file) ? Files.readString(file).strip() : "max";
-      return text.equals("max") ? -1 : Long.parseLong(text);
-    } catch (IOException | NumberFormatException e) {
-      return -1; // no limit known: the machine's own memory decides
-    }
+    return FreeMemory.bytes();
   }
 
   // Memory.
@@ -196,7 +154,10 @@ public final class CpuBackend implements Backend {
     check(
         target.dtype() == source.dtype() && target.bytes() == source.bytes(),
         "copy",
-        "of " + source + " to " + target);
+        "of ",
+        source,
+        " to ",
+        target);
     NativeMemory.copy(address(target), address(source), source.bytes());
   }
 
@@ -263,7 +224,7 @@ public final class CpuBackend implements Backend {
 
   @Override
   public void weightBinarizeFwd(Tensor bits, Tensor alpha, Tensor w) {
-    check(bits.shape().equals(w.shape()), "weight_binarize", bits + " for weights " + w);
+    check(bits.shape().equals(w.shape()), "weight_binarize", "", bits, " for weights ", w);
     CpuOps.weightBinarizeFwd(
         context.pointer(),
         typed(bits, DType.BITS),
@@ -276,7 +237,7 @@ public final class CpuBackend implements Backend {
 
   @Override
   public void weightGradient(Tensor dw, Tensor w, Tensor alpha, WeightGradient rule) {
-    check(dw.shape().equals(w.shape()), "weight_gradient", dw + " for weights " + w);
+    check(dw.shape().equals(w.shape()), "weight_gradient", "", dw, " for weights ", w);
     CpuOps.weightGradient(
         context.pointer(),
         typed(dw, DType.F32),
@@ -313,12 +274,10 @@ public final class CpuBackend implements Backend {
 
   @Override
   public void binaryConvPrepare(Plan.BinaryConv plan, Tensor prepared, Tensor wBits) {
-    check(
-        wBits.shape().equals(plan.spec().weights()),
-        "binary_conv",
-        "weights " + wBits + " for " + plan.spec());
     CpuOps.binaryConvPrepare(
-        pointer(plan), atLeast(prepared, plan.preparedBytes()), typed(wBits, DType.BITS));
+        pointer(plan),
+        atLeast(prepared, plan.preparedBytes()),
+        weights(wBits, DType.BITS, plan.spec()));
   }
 
   @Override
@@ -349,16 +308,12 @@ public final class CpuBackend implements Backend {
       Tensor alpha,
       Tensor wBits,
       Tensor workspace) {
-    check(
-        wBits.shape().equals(plan.spec().weights()),
-        "binary_conv",
-        "weights " + wBits + " for " + plan.spec());
     CpuOps.binaryConvBwdInput(
         pointer(plan),
         input(dx, DType.F32, n, plan, plan.spec()),
         output(dz, DType.F32, n, plan, plan.spec()),
         vector(alpha, plan.spec().K()),
-        typed(wBits, DType.BITS),
+        weights(wBits, DType.BITS, plan.spec()),
         n,
         atLeast(workspace, plan.workspaceBytes()));
   }
@@ -372,13 +327,9 @@ public final class CpuBackend implements Backend {
       Tensor dz,
       GradMode mode,
       Tensor workspace) {
-    check(
-        dw.shape().equals(plan.spec().weights()),
-        "binary_conv",
-        "gradient " + dw + " for " + plan.spec());
     CpuOps.binaryConvBwdWeight(
         pointer(plan),
-        typed(dw, DType.F32),
+        weights(dw, DType.F32, plan.spec()),
         input(xBits, DType.BITS, n, plan, plan.spec()),
         output(dz, DType.F32, n, plan, plan.spec()),
         n,
@@ -418,8 +369,17 @@ public final class CpuBackend implements Backend {
       long rows,
       double eps) {
     long c = gamma.shape().count();
-    check(rows >= 2, "batch_norm", "needs at least 2 values per channel, got " + rows);
-    check(sums.dtype() == DType.I64 || sums.dtype() == DType.F64, "batch_norm", "sums " + sums);
+    if (rows < 2) {
+      throw new IllegalArgumentException(
+          "batch_norm: needs at least 2 values per channel, got " + rows);
+    }
+    check(
+        sums.dtype() == DType.I64 || sums.dtype() == DType.F64,
+        "batch_norm",
+        "sums ",
+        sums,
+        " for affine ",
+        affine);
     CpuOps.batchNormStatistics(
         sized(stats, DType.F64, 3 * c),
         sized(affine, DType.F32, 2 * c),
@@ -558,7 +518,7 @@ public final class CpuBackend implements Backend {
         pointer(plan),
         output(y, DType.F32, n, plan, plan.spec()),
         input(x, DType.F32, n, plan, plan.spec()),
-        weights(w, plan.spec()),
+        weights(w, DType.F32, plan.spec()),
         n,
         atLeast(workspace, plan.workspaceBytes()));
   }
@@ -570,7 +530,7 @@ public final class CpuBackend implements Backend {
         pointer(plan),
         input(dx, DType.F32, n, plan, plan.spec()),
         output(dy, DType.F32, n, plan, plan.spec()),
-        weights(w, plan.spec()),
+        weights(w, DType.F32, plan.spec()),
         n,
         atLeast(workspace, plan.workspaceBytes()));
   }
@@ -580,7 +540,7 @@ public final class CpuBackend implements Backend {
       Plan.Conv2d plan, int n, Tensor dw, Tensor x, Tensor dy, GradMode mode, Tensor workspace) {
     CpuOps.conv2dBwdWeight(
         pointer(plan),
-        weights(dw, plan.spec()),
+        weights(dw, DType.F32, plan.spec()),
         input(x, DType.F32, n, plan, plan.spec()),
         output(dy, DType.F32, n, plan, plan.spec()),
         n,
@@ -648,9 +608,9 @@ public final class CpuBackend implements Backend {
         n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
     CpuOps.maxPoolFwd(
         context.pointer(),
-        sized(y, DType.F32, spec.output(n).count()),
-        sized(index, DType.U8, spec.output(n).count()),
-        sized(x, DType.F32, spec.input(n).count()),
+        sized(y, DType.F32, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sized(x, DType.F32, spec.inputCount(n)),
         n,
         spec.H(),
         spec.W(),
@@ -665,9 +625,9 @@ public final class CpuBackend implements Backend {
   public void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index) {
     CpuOps.maxPoolBwd(
         context.pointer(),
-        sized(dx, DType.F32, spec.input(n).count()),
-        sized(dy, DType.F32, spec.output(n).count()),
-        sized(index, DType.U8, spec.output(n).count()),
+        sized(dx, DType.F32, spec.inputCount(n)),
+        sized(dy, DType.F32, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
         n,
         spec.H(),
         spec.W(),
@@ -684,8 +644,8 @@ public final class CpuBackend implements Backend {
         n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
     CpuOps.avgPoolFwd(
         context.pointer(),
-        sized(y, DType.F32, spec.output(n).count()),
-        sized(x, DType.F32, spec.input(n).count()),
+        sized(y, DType.F32, spec.outputCount(n)),
+        sized(x, DType.F32, spec.inputCount(n)),
         n,
         spec.H(),
         spec.W(),
@@ -700,8 +660,8 @@ public final class CpuBackend implements Backend {
   public void avgPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy) {
     CpuOps.avgPoolBwd(
         context.pointer(),
-        sized(dx, DType.F32, spec.input(n).count()),
-        sized(dy, DType.F32, spec.output(n).count()),
+        sized(dx, DType.F32, spec.inputCount(n)),
+        sized(dy, DType.F32, spec.outputCount(n)),
         n,
         spec.H(),
         spec.W(),
@@ -867,9 +827,11 @@ public final class CpuBackend implements Backend {
 
   // Checks. Each returns the address, so that a call reads as one expression and allocates nothing.
 
-  private static void check(boolean condition, String op, String what) {
+  /** The message is joined only where it is needed: a step calls this hundreds of times. */
+  private static void check(
+      boolean condition, String op, String what, Object got, String forWhat, Object other) {
     if (!condition) {
-      throw new IllegalArgumentException(op + ": " + what);
+      throw new IllegalArgumentException(op + ": " + what + got + forWhat + other);
     }
   }
 
@@ -970,7 +932,7 @@ public final class CpuBackend implements Backend {
     return typed(tensor, dtype);
   }
 
-  private long weights(Tensor tensor, Conv2dSpec spec) {
+  private long weights(Tensor tensor, DType dtype, Conv2dSpec spec) {
     Shape shape = tensor.shape();
     if (shape.rank() != 4
         || shape.dim(0) != spec.K()
@@ -979,7 +941,7 @@ public final class CpuBackend implements Backend {
         || shape.dim(3) != spec.C()) {
       throw new IllegalArgumentException("expected weights " + spec.weights() + ", got " + tensor);
     }
-    return typed(tensor, DType.F32);
+    return typed(tensor, dtype);
   }
 
   private static long channels(Tensor tensor) {
