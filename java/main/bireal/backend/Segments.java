@@ -20,6 +20,7 @@ public final class Segments implements AutoCloseable {
   public record Segment(long begin, long count, double decay) {}
 
   private final int segmentCount;
+  private final long parameterCount;
   private final Buffer buffer;
   private final Tensor tensor;
 
@@ -46,6 +47,7 @@ public final class Segments implements AutoCloseable {
       bytes.putLong(segment.begin).putLong(segment.count).putDouble(segment.decay);
     }
     this.segmentCount = segments.size();
+    this.parameterCount = parameterCount;
     this.buffer = backend.allocate(bytes.capacity(), "optimizer segments");
     this.tensor = new Tensor(buffer, 0, Shape.of(bytes.capacity()), DType.U8);
     backend.write(tensor, bytes.flip());
@@ -53,6 +55,11 @@ public final class Segments implements AutoCloseable {
 
   public int segmentCount() {
     return segmentCount;
+  }
+
+  /** Elements of the flat buffer that the segments were made for. */
+  public long parameterCount() {
+    return parameterCount;
   }
 
   public long address() {

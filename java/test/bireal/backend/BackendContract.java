@@ -420,6 +420,25 @@ abstract class BackendContract {
     assertThrows(
         IllegalArgumentException.class,
         () -> backend.planConv2d(new Conv2dSpec(1, 1, 1, 1, 3, 3, 1, 0), 1));
+    try (Segments thousand =
+        new Segments(backend, List.of(new Segments.Segment(0, 1000, 0)), 1000)) {
+      Tensor ten = desk.make("ten", DType.F32, 10);
+      StepState step =
+          new StepState(desk.make("state", DType.F64, 4), desk.make("metrics", DType.F64, 4));
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> backend.adam(ten, ten, ten, ten, thousand, step, 0.9, 0.999, 1e-8),
+          "segments of another buffer");
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> backend.sgd(ten, ten, ten, thousand, step, 0.9, SgdForm.PYTORCH),
+          "segments of another buffer");
+      Tensor sums = desk.make("running sums", DType.F64, 2, 10);
+      assertThrows(
+          IllegalArgumentException.class,
+          () -> backend.batchNormCommit(ten, ten, sums, step.state(), 0, 0.1),
+          "no micro-batch");
+    }
     Plan.Linear plan = backend.planLinear(3, 2, 1);
     plan.close();
     plan.close();

@@ -45,8 +45,9 @@ class ExitCodeIT {
 
   private Process start(Map<String, String> environment, String... args) throws IOException {
     List<String> command = new ArrayList<>();
-    // A JVM started by one that ignores SIGINT would inherit that: bash restores it.
-    command.addAll(List.of("bash", "-c", "trap - INT; exec \"$0\" \"$@\""));
+    // A JVM whose parent ignores SIGINT (a background job, say) would inherit that: env restores
+    // it.
+    command.addAll(List.of("env", "--default-signal=INT"));
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bireal.cli.Main"));
     command.addAll(Arrays.asList(args));

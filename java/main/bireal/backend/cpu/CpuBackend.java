@@ -403,6 +403,10 @@ public final class CpuBackend implements Backend {
       int microBatchCount,
       double momentum) {
     long c = runningMean.shape().count();
+    if (microBatchCount < 1) {
+      throw new IllegalArgumentException(
+          "batch_norm: a step has at least 1 micro-batch, got " + microBatchCount);
+    }
     CpuOps.batchNormCommit(
         vector(runningMean, c),
         vector(runningVar, c),
@@ -759,7 +763,7 @@ public final class CpuBackend implements Backend {
       double beta1,
       double beta2,
       double eps) {
-    long count = parameters.shape().count();
+    long count = segments.parameterCount();
     CpuOps.adam(
         context.pointer(),
         sized(parameters, DType.F32, count),
@@ -783,7 +787,7 @@ public final class CpuBackend implements Backend {
       StepState step,
       double momentum,
       SgdForm form) {
-    long count = parameters.shape().count();
+    long count = segments.parameterCount();
     CpuOps.sgd(
         context.pointer(),
         sized(parameters, DType.F32, count),
