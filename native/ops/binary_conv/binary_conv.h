@@ -14,21 +14,38 @@
 // Range     |v| <= R*S*C; int16 where R*S*C < 2^15, else int32; plan() rejects R*S*C >= 2^31 / 2,
 //           and padded images of 2^27 words or more (32-bit indices within an image)
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
-// Order     fwd: integer sums, exact on every ISA, thread count and device. bwd: fixed slices of the batch added in order:
-//           the same bits for any thread count; across ISAs within (terms + 4) * 2^-24 * sum|terms|
+// Order     fwd: integer sums, exact on every ISA, thread count and device. bwd with kFloat32: fixed slices of the batch added
+//           in order: the same bits for any thread count; across ISAs within (terms + 4) * 2^-24 * sum|terms|. bwd with kFixed16:
+//           integer sums, the same bits as the reference on every ISA and thread count
+// kFixed16  dz (bwd_weight: one scale per output channel) or dz * alpha (bwd_input: one scale per image) is rounded to 16 bits
+//           with the step max / 32767; everything after that is exact but for the rounding of the result to float:
+//             |error| <= terms * step * (1/2 + 2^-7) + 2^-23 * |result|     (binary_conv_fixed16.h has the rule)
+//           Images and channels with max / rms > 400, with a max below 2^-100, or with NaN or Inf go through float32 (so a NaN
+//           shows in the result) and are counted in plan.fallbacks. Shapes with R*S*K > 65,536 (bwd_input) or Q > 65,536
+//           (bwd_weight) would overflow 32 bits: that pass is float32 for them, uncounted
 // Throws    InvalidArgument from plan() only
 // Source    Liu et al. 2018, sec. 3
 #pragma once
+#include <atomic>
 #include <memory>
 
 #include "core/bits.h"
 #include "core/shapes.h"
 
+namespace bireal {
+/// Arithmetic of the two backward passes. Wire codes of the Java side.
+enum class BinaryConvGradient : int32_t { kFloat32 = 0, kFixed16 = 1 };
+}  // namespace bireal
 namespace bireal::ref {
 /// v_type: kI16 or kI32. sums may be null.
 void binary_conv_fwd(void* v, DType v_type, int64_t* sums, const word_t* x, const word_t* w, const Conv2dShape& shape, int64_t n);
 void binary_conv_bwd_input(float* dx, const float* dz, const float* alpha, const word_t* w, const Conv2dShape& shape, int64_t n);
 void binary_conv_bwd_weight(float* dw, const word_t* x, const float* dz, const Conv2dShape& shape, int64_t n, GradMode mode);
+/// The same passes with kFixed16; each returns how many images or channels were left to the functions above.
+int64_t binary_conv_bwd_input_fixed16(float* dx, const float* dz, const float* alpha, const word_t* w, const Conv2dShape& shape,
+                                      int64_t n);
+int64_t binary_conv_bwd_weight_fixed16(float* dw, const word_t* x, const float* dz, const Conv2dShape& shape, int64_t n,
+                                       GradMode mode);
 }  // namespace bireal::ref
 namespace bireal {
 /// DType of v for this shape: the same rule for every backend.
@@ -45,8 +62,12 @@ struct BinaryConvPlan {
   int64_t workspace_bytes = 0;   // largest of the three passes
   struct Backward;               // oneDNN primitives of the float32 backward passes
   std::shared_ptr<const Backward> backward;
+  struct Fixed16;  // kernel and sizes of the fixed-point backward passes; null with kFloat32
+  std::shared_ptr<const Fixed16> fixed16;
+  std::shared_ptr<std::atomic<int64_t>> fallbacks;  // images and channels that kFixed16 has left to float32 since plan()
 };
-BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape);
+BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape,
+                                BinaryConvGradient gradient = BinaryConvGradient::kFloat32);
 /// Re-lays weight bits for the forward kernel; call after every change of the weights.
 void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* prepared, const word_t* w);
 void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const void* prepared,

@@ -1,7 +1,8 @@
 // op_bench --benchmark_filter=BinaryConv: the layers of Bi-Real-Net (ImageNet and CIFAR shapes), each forward kernel that this
 // machine has, and the backward passes, on one thread. Every result is compared with the reference once before timing (the
 // backward ones only on their first image, and by a bound that any wrong term breaks). MAC/cycle counts cycles of the clock
-// under load, measured beside each run by a chain of multiplications with a latency of 3.
+// under load, measured beside each run by a chain of multiplications with a latency of 3. The Fixed16 runs alternate with the
+// float32 pass of the same shape; "speedup" is the ratio of the two medians.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -67,7 +68,7 @@ struct Bench {
   Conv2dShape s;
   int64_t n;
   cpu::Context context;
-  cpu::BinaryConvPlan plan;
+  cpu::BinaryConvPlan plan, fixed16;
   Aligned<word_t> x, w;
   Aligned<float> dz, alpha, dx, dw;
   Aligned<char> prepared, workspace, v, expected_v;
@@ -78,6 +79,7 @@ struct Bench {
         n(shape.N),
         context(1, isa),
         plan(kernel ? cpu::binary_conv_plan_kernel(context, s, kernel) : cpu::binary_conv_plan(context, s)),
+        fixed16(cpu::binary_conv_plan(context, s, BinaryConvGradient::kFixed16)),
         x(n * s.H * s.W * word_count(s.C)),
         w(s.K * s.taps() * word_count(s.C)),
         dz(s.output_count(n)),
@@ -85,7 +87,7 @@ struct Bench {
         dx(s.input_count(n)),
         dw(s.K * s.taps() * s.C),
         prepared(plan.prepared_bytes),
-        workspace(plan.workspace_bytes),
+        workspace(std::max(plan.workspace_bytes, fixed16.workspace_bytes)),
         v(s.output_count(n) * 4),
         expected_v(s.output_count(1) * 4),
         sums(2 * s.K) {
@@ -97,11 +99,13 @@ struct Bench {
     cpu::binary_conv_prepare(context, plan, prepared.data(), w.data());
   }
   void fwd() { cpu::binary_conv_fwd(context, plan, v.data(), sums.data(), x.data(), prepared.data(), n, workspace.data()); }
-  void bwd_input() {
-    cpu::binary_conv_bwd_input(context, plan, dx.data(), dz.data(), alpha.data(), w.data(), n, workspace.data());
+  void bwd_input() { bwd_input(plan); }
+  void bwd_input(const cpu::BinaryConvPlan& chosen) {
+    cpu::binary_conv_bwd_input(context, chosen, dx.data(), dz.data(), alpha.data(), w.data(), n, workspace.data());
   }
-  void bwd_weight() {
-    cpu::binary_conv_bwd_weight(context, plan, dw.data(), x.data(), dz.data(), n, GradMode::kOverwrite, workspace.data());
+  void bwd_weight() { bwd_weight(plan); }
+  void bwd_weight(const cpu::BinaryConvPlan& chosen) {
+    cpu::binary_conv_bwd_weight(context, chosen, dw.data(), x.data(), dz.data(), n, GradMode::kOverwrite, workspace.data());
   }
 
   // The first image of the full batch against the reference, every value.
@@ -151,6 +155,50 @@ void run_bwd_weight(benchmark::State& state, const Conv2dShape& shape) {
   report(state, bench);
 }
 
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + long(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// Manual time: the fixed-point pass.
+template <class Pass>
+void run_fixed16(benchmark::State& state, Bench& bench, const Pass& pass) {
+  auto timed = [&](const cpu::BinaryConvPlan& plan) {
+    const double begin = seconds_now();
+    pass(plan);
+    return seconds_now() - begin;
+  };
+  std::vector<double> fixed16, float32;
+  for (auto _ : state) {
+    float32.push_back(timed(bench.plan));
+    fixed16.push_back(timed(bench.fixed16));
+    state.SetIterationTime(fixed16.back());
+  }
+  const double macs = double(bench.s.output_count(bench.n)) * double(bench.s.taps() * bench.s.C), cycle = seconds_per_cycle();
+  state.counters["MAC/cycle"] = macs * cycle / median(fixed16);
+  state.counters["float32"] = macs * cycle / median(float32);
+  state.counters["speedup"] = median(float32) / median(fixed16);
+}
+
+void run_bwd_input_fixed16(benchmark::State& state, const Conv2dShape& shape) {
+  Bench bench(shape, nullptr, cpu::default_isa());
+  bench.bwd_input(bench.fixed16);
+  std::vector<float> expected(size_t(shape.input_count(1)));
+  ref::binary_conv_bwd_input_fixed16(expected.data(), bench.dz.data(), bench.alpha.data(), bench.w.data(), shape, 1);
+  if (!std::equal(expected.begin(), expected.end(), bench.dx.data())) return state.SkipWithError("wrong result");
+  run_fixed16(state, bench, [&](const cpu::BinaryConvPlan& plan) { bench.bwd_input(plan); });
+}
+
+void run_bwd_weight_fixed16(benchmark::State& state, const Conv2dShape& shape) {
+  Bench bench(shape, nullptr, cpu::default_isa());
+  cpu::binary_conv_bwd_weight(bench.context, bench.fixed16, bench.dw.data(), bench.x.data(), bench.dz.data(), 1,
+                              GradMode::kOverwrite, bench.workspace.data());
+  std::vector<float> expected(size_t(shape.K * shape.taps() * shape.C));
+  ref::binary_conv_bwd_weight_fixed16(expected.data(), bench.x.data(), bench.dz.data(), shape, 1, GradMode::kOverwrite);
+  if (!std::equal(expected.begin(), expected.end(), bench.dw.data())) return state.SkipWithError("wrong result");
+  run_fixed16(state, bench, [&](const cpu::BinaryConvPlan& plan) { bench.bwd_weight(plan); });
+}
+
 const bool registered = [] {
   for (const Layer& layer : kLayers) {
     const cpu::Context context(1, cpu::default_isa());
@@ -159,6 +207,12 @@ const bool registered = [] {
                                    kernel);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdInput/") + layer.name).c_str(), run_bwd_input, layer.shape);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeight/") + layer.name).c_str(), run_bwd_weight, layer.shape);
+    benchmark::RegisterBenchmark((std::string("BinaryConvBwdInputFixed16/") + layer.name).c_str(), run_bwd_input_fixed16,
+                                 layer.shape)
+        ->UseManualTime();
+    benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeightFixed16/") + layer.name).c_str(), run_bwd_weight_fixed16,
+                                 layer.shape)
+        ->UseManualTime();
   }
   return true;
 }();

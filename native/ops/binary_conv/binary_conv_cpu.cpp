@@ -142,7 +142,7 @@ void add_sums(const BinaryConvTask& task, int64_t* sums) {
     }
 }
 
-BinaryConvPlan make_plan(Context& context, const Conv2dShape& shape, const char* kernel_name) {
+BinaryConvPlan make_plan(Context& context, const Conv2dShape& shape, const char* kernel_name, BinaryConvGradient gradient) {
   shape.check("binary_conv");
   const int64_t limit = 1 << 30;
   require(shape.R < limit && shape.S < limit && shape.C < limit && shape.R * shape.S < limit && shape.taps() * shape.C < limit,
@@ -160,16 +160,24 @@ BinaryConvPlan make_plan(Context& context, const Conv2dShape& shape, const char*
   plan.kernel_name = kernel.name;
   plan.prepared_bytes = align64(g.weight_bytes) + align64(g.constant_bytes);
   plan.backward = binary_conv_plan_backward(context, shape);
-  plan.workspace_bytes = std::max(context.thread_count() * g.worker_bytes, binary_conv_backward_workspace_bytes(*plan.backward));
+  const int64_t float32_bytes = binary_conv_backward_workspace_bytes(*plan.backward);
+  plan.workspace_bytes = std::max(context.thread_count() * g.worker_bytes, float32_bytes);
+  plan.fallbacks = std::make_shared<std::atomic<int64_t>>(0);
+  if (gradient == BinaryConvGradient::kFixed16) {
+    plan.fixed16 = binary_conv_plan_fixed16(context, shape, float32_bytes);
+    plan.workspace_bytes = std::max(plan.workspace_bytes, binary_conv_fixed16_workspace_bytes(*plan.fixed16));
+  }
   return plan;
 }
 
 }  // namespace
 
-BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape) { return make_plan(context, shape, nullptr); }
+BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape, BinaryConvGradient gradient) {
+  return make_plan(context, shape, nullptr, gradient);
+}
 
 BinaryConvPlan binary_conv_plan_kernel(Context& context, const Conv2dShape& shape, const char* kernel_name) {
-  return make_plan(context, shape, kernel_name);
+  return make_plan(context, shape, kernel_name, BinaryConvGradient::kFloat32);
 }
 
 std::vector<const char*> binary_conv_kernel_names(const Context& context, const Conv2dShape& shape) {

@@ -1,4 +1,5 @@
-// Backward passes of binary_conv: float32 convolutions of oneDNN, whose +-1 operand is unpacked slice by slice.
+// Backward passes of binary_conv: choice of the arithmetic, and float32 convolutions of oneDNN, whose +-1 operand is unpacked
+// slice by slice.
 #include <algorithm>
 #include <cstring>
 
@@ -49,8 +50,8 @@ int64_t binary_conv_backward_workspace_bytes(const BinaryConvPlan::Backward& bac
                   backward.thread_count * backward.slice_bytes + backward.weight.workspace_bytes());
 }
 
-void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
-                           const word_t* w, int64_t n, void* workspace) {
+void binary_conv_bwd_input_float32(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
+                                   const word_t* w, int64_t n, void* workspace) {
   const Conv2dShape& s = plan.shape;
   float* values = static_cast<float*>(workspace);
   const int64_t row = s.taps() * s.C, words = s.taps() * word_count(s.C);
@@ -60,8 +61,8 @@ void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* 
   plan.backward->input.run(context, dx, dz, values, n, static_cast<char*>(workspace) + plan.backward->weight_bytes);
 }
 
-void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,
-                            GradMode mode, void* workspace) {
+void binary_conv_bwd_weight_float32(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz,
+                                    int64_t n, GradMode mode, void* workspace) {
   const Conv2dShape& s = plan.shape;
   const BinaryConvPlan::Backward& backward = *plan.backward;
   const int64_t pixels = s.H * s.W;
@@ -72,6 +73,18 @@ void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float*
   };
   backward.weight.run_weight(context, dw, x_of, dz, n, mode,
                              static_cast<char*>(workspace) + backward.thread_count * backward.slice_bytes);
+}
+
+void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
+                           const word_t* w, int64_t n, void* workspace) {
+  if (plan.fixed16 && binary_conv_bwd_input_fixed16(context, plan, dx, dz, alpha, w, n, workspace)) return;
+  binary_conv_bwd_input_float32(context, plan, dx, dz, alpha, w, n, workspace);
+}
+
+void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,
+                            GradMode mode, void* workspace) {
+  if (plan.fixed16 && binary_conv_bwd_weight_fixed16(context, plan, dw, x, dz, n, mode, workspace)) return;
+  binary_conv_bwd_weight_float32(context, plan, dw, x, dz, n, mode, workspace);
 }
 
 }  // namespace bireal::cpu
