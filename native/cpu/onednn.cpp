@@ -24,7 +24,8 @@ static dnnl::engine make_engine() {
   switch (default_isa()) {
     case Isa::kScalar: cap = dnnl::cpu_isa::sse41; break;  // the lowest that oneDNN's code generator knows
     case Isa::kAvx2: cap = dnnl::cpu_isa::avx2; break;
-    case Isa::kAvx512: break;
+    case Isa::kAvx512:
+    case Isa::kAmx: break;
   }
   dnnl::status status = dnnl::set_max_cpu_isa(cap);
   if (status != dnnl::status::success)

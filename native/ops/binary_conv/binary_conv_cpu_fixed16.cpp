@@ -2,36 +2,19 @@
 // binary_conv_fixed16.h.
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "cpu/context.h"
 #include "ops/binary_conv/binary_conv_cpu.h"
-#include "ops/binary_conv/binary_conv_fixed16.h"
+#include "ops/binary_conv/binary_conv_cpu_fixed16.h"
 
 namespace bireal::cpu {
 namespace {
-
-int64_t aligned64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 const Fixed16Kernel& select_kernel(const Context& context) {
   if (context.isa() >= Isa::kAvx512) return kFixed16Avx512;
   if (context.isa() >= Isa::kAvx2) return kFixed16Avx2;
   return kFixed16Portable;
-}
-
-/// Parts of a workspace, each aligned to 64 bytes.
-struct Parts {
-  int64_t bytes = 0;
-  int64_t add(int64_t count, int64_t element_bytes) {
-    const int64_t at = bytes;
-    bytes += aligned64(count * element_bytes);
-    return at;
-  }
-};
-
-template <class T>
-T* part(void* workspace, int64_t at) {
-  return reinterpret_cast<T*>(static_cast<char*>(workspace) + at);
 }
 
 // bwd_input: a task is some rows of an image, with the tables of the dz rows that they see.
@@ -123,7 +106,7 @@ struct WeightGeometry {
     bytes = std::max(area.bytes, head_bytes + dense_bytes(s) + float32_bytes);
   }
   int64_t chunks(int64_t n) const { return ceil_div(n, chunk_images) * row_blocks; }
-  static int64_t dense_bytes(const Conv2dShape& s) { return aligned64(s.K * s.taps() * s.C * int64_t(sizeof(float))); }
+  static int64_t dense_bytes(const Conv2dShape& s) { return round_up(s.K * s.taps() * s.C * int64_t(sizeof(float)), 64); }
 };
 
 // How many rows of the filter hang over the image before and after it at output index `p`.
@@ -157,36 +140,10 @@ void stage_spread(uint64_t* out, const word_t* x, const Conv2dShape& s, int64_t 
     }
 }
 
-}  // namespace
-
-struct BinaryConvPlan::Fixed16 {
-  const Fixed16Kernel& kernel;
-  InputGeometry input;
-  WeightGeometry weight;
-  Fixed16(const Context& context, const Conv2dShape& s, int64_t float32_bytes)
-      : kernel(select_kernel(context)),
-        input(s, kernel, context.thread_count(), float32_bytes),
-        weight(s, kernel, context.thread_count(), float32_bytes) {}
-};
-
-std::shared_ptr<const BinaryConvPlan::Fixed16> binary_conv_plan_fixed16(Context& context, const Conv2dShape& shape,
-                                                                        int64_t float32_bytes) {
-  return std::make_shared<const BinaryConvPlan::Fixed16>(context, shape, float32_bytes);
-}
-
-int64_t binary_conv_fixed16_workspace_bytes(const BinaryConvPlan::Fixed16& fixed16) {
-  return std::max(fixed16.input.fits ? fixed16.input.bytes : 0, fixed16.weight.fits ? fixed16.weight.bytes : 0);
-}
-
-bool binary_conv_bwd_input_fixed16(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
-                                   const word_t* w, int64_t n, void* workspace) {
-  const Conv2dShape& s = plan.shape;
-  const InputGeometry& g = plan.fixed16->input;
-  const Fixed16Kernel& kernel = plan.fixed16->kernel;
-  if (!g.fits) return false;
+void input_by_tables(Context& context, const InputGeometry& g, const Conv2dShape& s, const Fixed16Kernel& kernel,
+                     uint32_t* magnitudes, char* falls_back, float* dx, const float* dz, const float* alpha, const word_t* w,
+                     int64_t n, void* workspace) {
   const int64_t outputs = s.output_count(1), inputs = s.input_count(1), P = s.P(), Q = s.Q();
-  uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
-  char* falls_back = part<char>(workspace, g.flags);
   int32_t* weights = part<int32_t>(workspace, g.weights);
   const int64_t weight_row = s.S * g.quads * kernel.input_vectors * kernel.lanes;
   auto worker_part = [&](int worker, int64_t at) { return g.workers + worker * g.worker_bytes + at; };
@@ -197,10 +154,8 @@ bool binary_conv_bwd_input_fixed16(Context& context, const BinaryConvPlan& plan,
       kernel.prepare_weights(weights + task * weight_row, w, task / s.R, task % s.R, s.K, s.C, s.R, s.S, s.stride);
       return;
     }
-    uint32_t* by_channel = part<uint32_t>(workspace, worker_part(worker, g.tables));
-    std::fill(by_channel, by_channel + s.K, 0u);
-    kernel.magnitudes(by_channel, dz + task * outputs, alpha, P * Q, s.K);
-    const uint32_t m = *std::max_element(by_channel, by_channel + s.K);
+    const uint32_t m = fixed16_largest(kernel, dz + task * outputs, alpha, P * Q, s.K,
+                                       part<uint32_t>(workspace, worker_part(worker, g.tables)));
     magnitudes[task] = m;
     falls_back[task] = !fixed16_fits(m);
     if (m != 0 && !falls_back[task] && outputs > kFixed16SpreadCount)
@@ -228,47 +183,25 @@ bool binary_conv_bwd_input_fixed16(Context& context, const BinaryConvPlan& plan,
     task.quads = g.quads, task.columns = g.columns, task.halo = g.halo;
     kernel.run_input(task);
   });
-
-  for (int64_t image = 0; image < n; ++image)
-    if (falls_back[image]) {
-      plan.fallbacks->fetch_add(1, std::memory_order_relaxed);
-      binary_conv_bwd_input_float32(context, plan, dx + image * inputs, dz + image * outputs, alpha, w, 1,
-                                    part<char>(workspace, g.head_bytes));
-    }
-  return true;
 }
 
-bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz,
-                                    int64_t n, GradMode mode, void* workspace) {
-  const Conv2dShape& s = plan.shape;
-  const WeightGeometry& g = plan.fixed16->weight;
-  const Fixed16Kernel& kernel = plan.fixed16->kernel;
-  if (!g.fits) return false;
-  const int64_t P = s.P(), Q = s.Q(), pixels = n * P * Q, taps = s.taps(), side = (s.pad + 1) * (s.pad + 1);
-  uint32_t* maxima = part<uint32_t>(workspace, g.maxima);
-  uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
-  float* inverses = part<float>(workspace, g.inverses);
-  char* falls_back = part<char>(workspace, g.flags);
+// Sums of +-q of a batch: [slice][k][tap][channels], and their squares [slice][squares_pitch].
+struct WeightSums {
+  const int32_t* sums;
+  int64_t slice_sums, channels, slices;
+  const int64_t* squares;
+  int64_t squares_pitch;
+  int64_t classes;  // border classes whose sums are to be taken off again
+};
+
+WeightSums weight_by_tables(Context& context, const WeightGeometry& g, const Conv2dShape& s, const Fixed16Kernel& kernel,
+                            const float* inverses, bool needs_squares, const word_t* x, const float* dz, int64_t n,
+                            void* workspace) {
+  const int64_t P = s.P(), Q = s.Q(), taps = s.taps(), side = (s.pad + 1) * (s.pad + 1);
   int32_t* class_sums = part<int32_t>(workspace, g.class_sums);
   int64_t* squares = part<int64_t>(workspace, g.squares);
   int32_t* sums = part<int32_t>(workspace, g.sums);
-
-  context.parallel(Context::kSlices, [&](int64_t slice, int) {
-    uint32_t* max = maxima + slice * s.K;
-    std::fill(max, max + s.K, 0u);
-    const int64_t begin = Context::slice_begin(pixels, slice);
-    kernel.magnitudes(max, dz + begin * s.K, nullptr, Context::slice_begin(pixels, slice + 1) - begin, s.K);
-  });
-  for (int64_t k = 0; k < s.K; ++k) {
-    uint32_t m = 0;
-    for (int64_t slice = 0; slice < Context::kSlices; ++slice) m = std::max(m, maxima[slice * s.K + k]);
-    magnitudes[k] = m;
-    falls_back[k] = !fixed16_fits(m);
-    inverses[k] = falls_back[k] ? 0.0f : fixed16_inverse(m);
-  }
-
   const int64_t chunks = g.chunks(n), slices = std::min(g.slices, chunks);
-  const bool needs_squares = pixels > kFixed16SpreadCount;
   context.parallel(g.k_blocks * g.c_blocks * slices, [&](int64_t index, int worker) {
     const int64_t slice = index / (g.k_blocks * g.c_blocks), block = index % (g.k_blocks * g.c_blocks);
     const int64_t c0 = block % g.c_blocks * g.c_block, groups = std::min(g.c_block, g.padded_C - c0) / 16;
@@ -330,26 +263,119 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
       }
     }
   });
+  return {sums, g.slice_sums, g.padded_C, slices, squares, g.padded_K, g.classes};
+}
+
+}  // namespace
+
+struct BinaryConvPlan::Fixed16 {
+  const Fixed16Kernel& kernel;
+  InputGeometry input;
+  WeightGeometry weight;
+  std::unique_ptr<const Fixed16InputTiles> input_tiles;  // null without AMX
+  std::unique_ptr<const Fixed16WeightTiles> weight_tiles;
+  Fixed16(const Context& context, const Conv2dShape& s, int64_t float32_bytes)
+      : kernel(select_kernel(context)),
+        input(s, kernel, context.thread_count(), float32_bytes),
+        weight(s, kernel, context.thread_count(), float32_bytes) {
+    if (context.isa() < Isa::kAmx) return;
+    input_tiles = std::make_unique<Fixed16InputTiles>(s, context.thread_count(), input.head_bytes);
+    weight_tiles = std::make_unique<Fixed16WeightTiles>(s, context.thread_count(), weight.head_bytes);
+    input.bytes = std::max(input_tiles->bytes, input.head_bytes + float32_bytes);
+    weight.bytes = std::max(weight_tiles->bytes, weight.head_bytes + WeightGeometry::dense_bytes(s) + float32_bytes);
+  }
+};
+
+std::shared_ptr<const BinaryConvPlan::Fixed16> binary_conv_plan_fixed16(Context& context, const Conv2dShape& shape,
+                                                                        int64_t float32_bytes) {
+  return std::make_shared<const BinaryConvPlan::Fixed16>(context, shape, float32_bytes);
+}
+
+int64_t binary_conv_fixed16_workspace_bytes(const BinaryConvPlan::Fixed16& fixed16) {
+  return std::max(fixed16.input.fits ? fixed16.input.bytes : 0, fixed16.weight.fits ? fixed16.weight.bytes : 0);
+}
+
+bool binary_conv_bwd_input_fixed16(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
+                                   const word_t* w, int64_t n, void* workspace) {
+  const Conv2dShape& s = plan.shape;
+  const InputGeometry& g = plan.fixed16->input;
+  const Fixed16Kernel& kernel = plan.fixed16->kernel;
+  if (!g.fits) return false;
+  const int64_t outputs = s.output_count(1), inputs = s.input_count(1);
+  uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
+  char* falls_back = part<char>(workspace, g.flags);
+
+  if (plan.fixed16->input_tiles) {
+    plan.fixed16->input_tiles->run(context, s, kernel, magnitudes, falls_back, dx, dz, alpha, w, n, workspace);
+  } else {
+    input_by_tables(context, g, s, kernel, magnitudes, falls_back, dx, dz, alpha, w, n, workspace);
+  }
+
+  for (int64_t image = 0; image < n; ++image)
+    if (falls_back[image]) {
+      plan.fallbacks->fetch_add(1, std::memory_order_relaxed);
+      binary_conv_bwd_input_float32(context, plan, dx + image * inputs, dz + image * outputs, alpha, w, 1,
+                                    part<char>(workspace, g.head_bytes));
+    }
+  return true;
+}
+
+bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz,
+                                    int64_t n, GradMode mode, void* workspace) {
+  const Conv2dShape& s = plan.shape;
+  const WeightGeometry& g = plan.fixed16->weight;
+  const Fixed16Kernel& kernel = plan.fixed16->kernel;
+  if (!g.fits) return false;
+  const int64_t P = s.P(), Q = s.Q(), pixels = n * P * Q, taps = s.taps(), side = (s.pad + 1) * (s.pad + 1);
+  uint32_t* maxima = part<uint32_t>(workspace, g.maxima);
+  uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
+  float* inverses = part<float>(workspace, g.inverses);
+  char* falls_back = part<char>(workspace, g.flags);
+  int32_t* class_sums = part<int32_t>(workspace, g.class_sums);
+
+  context.parallel(Context::kSlices, [&](int64_t slice, int) {
+    uint32_t* max = maxima + slice * s.K;
+    std::fill(max, max + s.K, 0u);
+    const int64_t begin = Context::slice_begin(pixels, slice);
+    kernel.magnitudes(max, dz + begin * s.K, nullptr, Context::slice_begin(pixels, slice + 1) - begin, s.K);
+  });
+  for (int64_t k = 0; k < s.K; ++k) {
+    uint32_t m = 0;
+    for (int64_t slice = 0; slice < Context::kSlices; ++slice) m = std::max(m, maxima[slice * s.K + k]);
+    magnitudes[k] = m;
+    falls_back[k] = !fixed16_fits(m);
+    inverses[k] = falls_back[k] ? 0.0f : fixed16_inverse(m);
+  }
+
+  const bool needs_squares = pixels > kFixed16SpreadCount;
+  WeightSums found;
+  if (const Fixed16WeightTiles* tiles = plan.fixed16->weight_tiles.get()) {
+    tiles->run(context, s, inverses, needs_squares, x, dz, n, workspace);
+    found = {part<int32_t>(workspace, tiles->sums), tiles->slice_sums, tiles->padded_C, tiles->slices(n),
+             part<int64_t>(workspace, tiles->squares), tiles->padded_K, 0};
+  } else {
+    found = weight_by_tables(context, g, s, kernel, inverses, needs_squares, x, dz, n, workspace);
+  }
 
   context.parallel(s.K, [&](int64_t k, int) {
     if (needs_squares && magnitudes[k] != 0 && !falls_back[k]) {
       double total = 0;
-      for (int64_t slice = 0; slice < slices; ++slice) total += double(squares[slice * g.padded_K + k]);
+      for (int64_t slice = 0; slice < found.slices; ++slice) total += double(found.squares[slice * found.squares_pitch + k]);
       falls_back[k] = fixed16_too_spread(total, pixels);
     }
     if (falls_back[k]) return;
     double* totals = part<double>(workspace, g.class_totals) + k * g.classes;
-    for (int64_t border = 0; border < g.classes; ++border) {
+    for (int64_t border = 0; border < found.classes; ++border) {
       totals[border] = 0;
-      for (int64_t slice = 0; slice < slices; ++slice)
+      for (int64_t slice = 0; slice < found.slices; ++slice)
         totals[border] += class_sums[(slice * g.classes + border) * g.padded_K + k];
     }
     for (int64_t tap = 0; tap < taps; ++tap) {
       double correction = 0;
-      for (int64_t border = 1; border < g.classes; ++border)
+      for (int64_t border = 1; border < found.classes; ++border)
         if (tap_outside(border / side, tap / s.S, s.R, s.pad) || tap_outside(border % side, tap % s.S, s.S, s.pad))
           correction += totals[border];
-      kernel.finish(dw + (k * taps + tap) * s.C, sums + (k * taps + tap) * g.padded_C, g.slice_sums, slices, correction,
+      kernel.finish(dw + (k * taps + tap) * s.C, found.sums + (k * taps + tap) * found.channels, found.slice_sums, found.slices, correction,
                     fixed16_step(magnitudes[k]), s.C, mode == GradMode::kAccumulate);
     }
   });

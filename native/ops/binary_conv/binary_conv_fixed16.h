@@ -117,6 +117,16 @@ struct Fixed16Kernel {
                  int64_t count, bool accumulate);
 };
 
+/// Largest magnitude of dz * alpha. by_channel: scratch of K values.
+BIREAL_INLINE uint32_t fixed16_largest(const Fixed16Kernel& kernel, const float* dz, const float* alpha, int64_t pixels, int64_t K,
+                                       uint32_t* by_channel) {
+  memset(by_channel, 0, (size_t)K * sizeof(uint32_t));
+  kernel.magnitudes(by_channel, dz, alpha, pixels, K);
+  uint32_t largest = 0;
+  for (int64_t k = 0; k < K; ++k) largest = by_channel[k] > largest ? by_channel[k] : largest;
+  return largest;
+}
+
 extern const Fixed16Kernel kFixed16Portable, kFixed16Avx2, kFixed16Avx512;
 
 /// Taps of a filter row that step through dz one column at a time: t, t + stride, ... Rows of the filter are cut into such

@@ -6,7 +6,8 @@ package bireal.backend.cpu;
 public enum Isa {
   SCALAR(0),
   AVX2(1),
-  AVX512(2);
+  AVX512(2),
+  AMX(3);
 
   public final int code;
 
