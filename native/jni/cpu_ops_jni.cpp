@@ -64,12 +64,17 @@ JNIEXPORT jint JNICALL Java_bireal_backend_cpu_CpuOps_contextIsa(JNIEnv* env, jc
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_planBinaryConv(JNIEnv* env, jclass, jlong context, jlong n, jlong h,
                                                                       jlong w, jlong c, jlong k, jlong r, jlong s, jlong stride,
-                                                                      jlong pad) {
+                                                                      jlong pad, jint gradient) {
   return jni_guard(env, [&]() -> jlong {
     Conv2dShape shape{n, h, w, c, k, r, s, stride, pad};
     Host& owner = host(context);
-    return reinterpret_cast<jlong>(new BinaryConv{owner, cpu::binary_conv_plan(owner.context, shape)});
+    return reinterpret_cast<jlong>(
+        new BinaryConv{owner, cpu::binary_conv_plan(owner.context, shape, BinaryConvGradient(gradient))});
   });
+}
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvFallbacks(JNIEnv* env, jclass, jlong plan) {
+  return jni_guard(env, [&]() -> jlong { return pointer<BinaryConv>(plan)->plan.fallbacks->load(); });
 }
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvPreparedBytes(JNIEnv* env, jclass, jlong plan) {
@@ -216,7 +221,10 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvBwdInput(JNIEnv*
                                                                          jlong alpha, jlong w, jlong n, jlong workspace) {
   jni_guard(env, [&] {
     const BinaryConv& p = *pointer<BinaryConv>(plan);
-    if (p.host.reference)
+    if (p.host.reference && p.plan.gradient == BinaryConvGradient::kFixed16)
+      *p.plan.fallbacks += ref::binary_conv_bwd_input_fixed16(pointer<float>(dx), floats(dz), floats(alpha),
+                                                              pointer<const word_t>(w), p.plan.shape, n);
+    else if (p.host.reference)
       ref::binary_conv_bwd_input(pointer<float>(dx), floats(dz), floats(alpha), pointer<const word_t>(w), p.plan.shape, n);
     else
       cpu::binary_conv_bwd_input(p.host.context, p.plan, pointer<float>(dx), floats(dz), floats(alpha), pointer<const word_t>(w),
@@ -228,7 +236,10 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvBwdWeight(JNIEnv
                                                                           jlong dz, jlong n, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     const BinaryConv& p = *pointer<BinaryConv>(plan);
-    if (p.host.reference)
+    if (p.host.reference && p.plan.gradient == BinaryConvGradient::kFixed16)
+      *p.plan.fallbacks += ref::binary_conv_bwd_weight_fixed16(pointer<float>(dw), pointer<const word_t>(x), floats(dz),
+                                                               p.plan.shape, n, GradMode(mode));
+    else if (p.host.reference)
       ref::binary_conv_bwd_weight(pointer<float>(dw), pointer<const word_t>(x), floats(dz), p.plan.shape, n, GradMode(mode));
     else
       cpu::binary_conv_bwd_weight(p.host.context, p.plan, pointer<float>(dw), pointer<const word_t>(x), floats(dz), n,

@@ -33,8 +33,8 @@
 #include "core/shapes.h"
 
 namespace bireal {
-/// Arithmetic of the two backward passes. Wire codes of the Java side.
-enum class BinaryConvGradient : int32_t { kFloat32 = 0, kFixed16 = 1 };
+/// Arithmetic of the two backward passes, or none: such a plan is for inference. Wire codes of bireal.backend.Gradient.
+enum class BinaryConvGradient : int32_t { kFloat32 = 0, kFixed16 = 1, kNone = 2 };
 }  // namespace bireal
 namespace bireal::ref {
 /// v_type: kI16 or kI32. sums may be null.
@@ -56,11 +56,12 @@ class Context;
 /// Immutable after plan(). The layout of `prepared` belongs to the chosen kernel.
 struct BinaryConvPlan {
   Conv2dShape shape;
+  BinaryConvGradient gradient = BinaryConvGradient::kFloat32;
   DType v_type = DType::kI16;
   const char* kernel_name = "";  // which forward kernel was chosen, e.g. "avx512_vpopcntdq"
   int64_t prepared_bytes = 0;    // buffer of binary_conv_prepare
-  int64_t workspace_bytes = 0;   // largest of the three passes
-  struct Backward;               // oneDNN primitives of the float32 backward passes
+  int64_t workspace_bytes = 0;   // largest of the passes
+  struct Backward;               // oneDNN primitives of the float32 backward passes; null with kNone
   std::shared_ptr<const Backward> backward;
   struct Fixed16;  // kernel and sizes of the fixed-point backward passes; null with kFloat32
   std::shared_ptr<const Fixed16> fixed16;

@@ -159,10 +159,15 @@ BinaryConvPlan make_plan(Context& context, const Conv2dShape& shape, const char*
   plan.v_type = kernel.v_type;
   plan.kernel_name = kernel.name;
   plan.prepared_bytes = align64(g.weight_bytes) + align64(g.constant_bytes);
+  plan.workspace_bytes = context.thread_count() * g.worker_bytes;
+  plan.gradient = gradient;
+  plan.fallbacks = std::make_shared<std::atomic<int64_t>>(0);
+  require(gradient >= BinaryConvGradient::kFloat32 && gradient <= BinaryConvGradient::kNone,
+          "binary_conv: unknown gradient code " + std::to_string(int(gradient)));
+  if (gradient == BinaryConvGradient::kNone) return plan;
   plan.backward = binary_conv_plan_backward(context, shape);
   const int64_t float32_bytes = binary_conv_backward_workspace_bytes(*plan.backward);
-  plan.workspace_bytes = std::max(context.thread_count() * g.worker_bytes, float32_bytes);
-  plan.fallbacks = std::make_shared<std::atomic<int64_t>>(0);
+  plan.workspace_bytes = std::max(plan.workspace_bytes, float32_bytes);
   if (gradient == BinaryConvGradient::kFixed16) {
     plan.fixed16 = binary_conv_plan_fixed16(context, shape, float32_bytes);
     plan.workspace_bytes = std::max(plan.workspace_bytes, binary_conv_fixed16_workspace_bytes(*plan.fixed16));

@@ -77,12 +77,14 @@ void binary_conv_bwd_weight_float32(Context& context, const BinaryConvPlan& plan
 
 void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
                            const word_t* w, int64_t n, void* workspace) {
+  require(plan.backward != nullptr, "binary_conv: this plan has no backward passes");
   if (plan.fixed16 && binary_conv_bwd_input_fixed16(context, plan, dx, dz, alpha, w, n, workspace)) return;
   binary_conv_bwd_input_float32(context, plan, dx, dz, alpha, w, n, workspace);
 }
 
 void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,
                             GradMode mode, void* workspace) {
+  require(plan.backward != nullptr, "binary_conv: this plan has no backward passes");
   if (plan.fixed16 && binary_conv_bwd_weight_fixed16(context, plan, dw, x, dz, n, mode, workspace)) return;
   binary_conv_bwd_weight_float32(context, plan, dw, x, dz, n, mode, workspace);
 }

@@ -154,8 +154,8 @@ void input_by_tables(Context& context, const InputGeometry& g, const Conv2dShape
       kernel.prepare_weights(weights + task * weight_row, w, task / s.R, task % s.R, s.K, s.C, s.R, s.S, s.stride);
       return;
     }
-    const uint32_t m = fixed16_largest(kernel, dz + task * outputs, alpha, P * Q, s.K,
-                                       part<uint32_t>(workspace, worker_part(worker, g.tables)));
+    const uint32_t m =
+        fixed16_largest(kernel, dz + task * outputs, alpha, P * Q, s.K, part<uint32_t>(workspace, worker_part(worker, g.tables)));
     magnitudes[task] = m;
     falls_back[task] = !fixed16_fits(m);
     if (m != 0 && !falls_back[task] && outputs > kFixed16SpreadCount)
@@ -351,8 +351,13 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
   WeightSums found;
   if (const Fixed16WeightTiles* tiles = plan.fixed16->weight_tiles.get()) {
     tiles->run(context, s, inverses, needs_squares, x, dz, n, workspace);
-    found = {part<int32_t>(workspace, tiles->sums), tiles->slice_sums, tiles->padded_C, tiles->slices(n),
-             part<int64_t>(workspace, tiles->squares), tiles->padded_K, 0};
+    found = {part<int32_t>(workspace, tiles->sums),
+             tiles->slice_sums,
+             tiles->padded_C,
+             tiles->slices(n),
+             part<int64_t>(workspace, tiles->squares),
+             tiles->padded_K,
+             0};
   } else {
     found = weight_by_tables(context, g, s, kernel, inverses, needs_squares, x, dz, n, workspace);
   }
@@ -375,8 +380,8 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
       for (int64_t border = 1; border < found.classes; ++border)
         if (tap_outside(border / side, tap / s.S, s.R, s.pad) || tap_outside(border % side, tap % s.S, s.S, s.pad))
           correction += totals[border];
-      kernel.finish(dw + (k * taps + tap) * s.C, found.sums + (k * taps + tap) * found.channels, found.slice_sums, found.slices, correction,
-                    fixed16_step(magnitudes[k]), s.C, mode == GradMode::kAccumulate);
+      kernel.finish(dw + (k * taps + tap) * s.C, found.sums + (k * taps + tap) * found.channels, found.slice_sums, found.slices,
+                    correction, fixed16_step(magnitudes[k]), s.C, mode == GradMode::kAccumulate);
     }
   });
 

@@ -51,9 +51,9 @@ struct Fixed16InputTiles {
 
 /// bwd_weight with tiles: a task is 64 output channels and a slice of the batch, as a run of chunks (images, or rows of one).
 struct Fixed16WeightTiles {
-  std::vector<int64_t> phase_row, phase_column;     // first input pixel of each phase that a tap reads
-  std::vector<int64_t> tap_shift, tap_x;            // positions between dz and x; bytes to the tap's phase of x
-  int64_t row, image_rows, rows_up, rows_down;      // positions of a row, rows of an image; offsets of the filter's rows
+  std::vector<int64_t> phase_row, phase_column;  // first input pixel of each phase that a tap reads
+  std::vector<int64_t> tap_shift, tap_x;         // positions between dz and x; bytes to the tap's phase of x
+  int64_t row, image_rows, rows_up, rows_down;   // positions of a row, rows of an image; offsets of the filter's rows
   int64_t chunk_images, chunk_rows, row_blocks, slack, chunk_positions;
   int64_t padded_K, padded_C, k_blocks, max_slices;
   int64_t slice_sums, sums, squares, workers, worker_bytes, planes, plane_pitch, x, x_phase_bytes, pixels, x_pixels, zeros, bytes;

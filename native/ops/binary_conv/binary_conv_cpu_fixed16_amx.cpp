@@ -24,9 +24,7 @@ BIREAL_INLINE __m512i interleaved_signs(uint32_t b0, uint32_t b1, uint32_t b2, u
 }
 
 // In fixed16_round's rounding: to nearest, ties to even, the default mode of the processor.
-BIREAL_INLINE __m512i quantised(__m512 v, __m512 inverse) {
-  return _mm512_maskz_cvtps_epi32(0xFFFF, _mm512_mul_ps(v, inverse));
-}
+BIREAL_INLINE __m512i quantised(__m512 v, __m512 inverse) { return _mm512_maskz_cvtps_epi32(0xFFFF, _mm512_mul_ps(v, inverse)); }
 
 // To be added as 64-bit lanes: squares of the even lanes plus those of the odd ones.
 BIREAL_INLINE __m512i squared_pairs(__m512i q) {
@@ -88,8 +86,10 @@ BIREAL_INLINE void transpose(__m512i r[16]) {
     }
   // r[4 * i + j]: column 4 * b + j of rows 4 * i .. 4 * i + 3 in 128-bit block b.
   for (int j = 0; j < 4; ++j) {
-    const __m512i a = _mm512_maskz_shuffle_i32x4(0xFFFF, r[j], r[4 + j], 0x88), b = _mm512_maskz_shuffle_i32x4(0xFFFF, r[8 + j], r[12 + j], 0x88);
-    const __m512i c = _mm512_maskz_shuffle_i32x4(0xFFFF, r[j], r[4 + j], 0xDD), d = _mm512_maskz_shuffle_i32x4(0xFFFF, r[8 + j], r[12 + j], 0xDD);
+    const __m512i a = _mm512_maskz_shuffle_i32x4(0xFFFF, r[j], r[4 + j], 0x88),
+                  b = _mm512_maskz_shuffle_i32x4(0xFFFF, r[8 + j], r[12 + j], 0x88);
+    const __m512i c = _mm512_maskz_shuffle_i32x4(0xFFFF, r[j], r[4 + j], 0xDD),
+                  d = _mm512_maskz_shuffle_i32x4(0xFFFF, r[8 + j], r[12 + j], 0xDD);
     t[j] = _mm512_maskz_shuffle_i32x4(0xFFFF, a, b, 0x88);
     t[8 + j] = _mm512_maskz_shuffle_i32x4(0xFFFF, a, b, 0xDD);
     t[4 + j] = _mm512_maskz_shuffle_i32x4(0xFFFF, c, d, 0x88);
@@ -178,13 +178,13 @@ void fixed16_tiles_input(const Fixed16TileInput& task) {
   }
 }
 
-void fixed16_tiles_stage_channels(int8_t* high, uint8_t* low, int64_t plane_pitch, const float* const* pixels,
-                                  int64_t positions, int64_t k, int64_t K, const float* inverse, int64_t* squares) {
+void fixed16_tiles_stage_channels(int8_t* high, uint8_t* low, int64_t plane_pitch, const float* const* pixels, int64_t positions,
+                                  int64_t k, int64_t K, const float* inverse, int64_t* squares) {
   const __mmask16 present = lanes(K - k);
   const __m512 scale = _mm512_maskz_loadu_ps(present, inverse + k);
   // Four q of 16 bits in a lane -> two bytes of each half together.
-  const __m512i evens_first = _mm512_maskz_broadcast_i32x4(
-      0xFFFF, _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+  const __m512i evens_first =
+      _mm512_maskz_broadcast_i32x4(0xFFFF, _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
   __m512i even_squares = _mm512_setzero_si512(), odd_squares = _mm512_setzero_si512();
   for (int64_t begin = 0; begin < positions; begin += 64) {
     __m512i lows[16], highs[16];

@@ -101,7 +101,8 @@ void Fixed16InputTiles::run(Context& context, const Conv2dShape& s, const Fixed1
       return;
     }
     const float* image = dz + task * outputs;
-    const uint32_t m = fixed16_largest(kernel, image, alpha, P * Q, s.K, part<uint32_t>(workspace, workers + worker * worker_bytes));
+    const uint32_t m =
+        fixed16_largest(kernel, image, alpha, P * Q, s.K, part<uint32_t>(workspace, workers + worker * worker_bytes));
     magnitudes[task] = m;
     falls_back[task] = !fixed16_fits(m);
     if (falls_back[task]) return;
@@ -112,8 +113,9 @@ void Fixed16InputTiles::run(Context& context, const Conv2dShape& s, const Fixed1
     std::memset(low, 0, size_t(head));
     double squares = 0;
     for (int64_t p = 0; p < P; ++p)
-      squares += double(fixed16_tiles_stage_row(high + head + p * row * plane_pitch, low + head + p * row * plane_pitch, plane_pitch,
-                                                image + p * Q * s.K, alpha, fixed16_inverse(m), Q, row, s.K, needs_squares));
+      squares +=
+          double(fixed16_tiles_stage_row(high + head + p * row * plane_pitch, low + head + p * row * plane_pitch, plane_pitch,
+                                         image + p * Q * s.K, alpha, fixed16_inverse(m), Q, row, s.K, needs_squares));
     std::memset(high + end, 0, size_t(plane_bytes - end));
     std::memset(low + end, 0, size_t(plane_bytes - end));
     if (needs_squares && m != 0) falls_back[task] = fixed16_too_spread(squares, outputs);
@@ -240,7 +242,8 @@ void Fixed16WeightTiles::run(Context& context, const Conv2dShape& s, const float
                                      positions + 2 * slack, k, s.K, inverses, needs_squares ? slice_squares + k : nullptr);
 
       for (size_t phase = 0; phase < phase_row.size(); ++phase) {
-        const int64_t height = phase_length(s.H, phase_row[phase], s.stride), width = phase_length(s.W, phase_column[phase], s.stride);
+        const int64_t height = phase_length(s.H, phase_row[phase], s.stride),
+                      width = phase_length(s.W, phase_column[phase], s.stride);
         std::fill(x_pixel, x_pixel + positions, nullptr);
         for (int64_t i = 0; i < images; ++i)
           for (int64_t y = y0; y < std::min(height, y0 + y_count); ++y) {

@@ -118,8 +118,8 @@ struct Fixed16Kernel {
 };
 
 /// Largest magnitude of dz * alpha. by_channel: scratch of K values.
-BIREAL_INLINE uint32_t fixed16_largest(const Fixed16Kernel& kernel, const float* dz, const float* alpha, int64_t pixels, int64_t K,
-                                       uint32_t* by_channel) {
+BIREAL_INLINE uint32_t fixed16_largest(const Fixed16Kernel& kernel, const float* dz, const float* alpha, int64_t pixels,
+                                       int64_t K, uint32_t* by_channel) {
   memset(by_channel, 0, (size_t)K * sizeof(uint32_t));
   kernel.magnitudes(by_channel, dz, alpha, pixels, K);
   uint32_t largest = 0;

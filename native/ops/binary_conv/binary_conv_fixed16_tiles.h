@@ -54,8 +54,8 @@ void fixed16_tiles_input(const Fixed16TileInput& task);
 
 /// q of 16 output channels from k on, transposed; pixels[i]: dz of position i (all K), for a multiple of 64 positions.
 /// squares: null, or 16 sums of q^2 to add to.
-void fixed16_tiles_stage_channels(int8_t* high, uint8_t* low, int64_t plane_pitch, const float* const* pixels,
-                                  int64_t positions, int64_t k, int64_t K, const float* inverse, int64_t* squares);
+void fixed16_tiles_stage_channels(int8_t* high, uint8_t* low, int64_t plane_pitch, const float* const* pixels, int64_t positions,
+                                  int64_t k, int64_t K, const float* inverse, int64_t* squares);
 /// One phase of x; pixels[i]: its words at position i, or null for a gap. positions: multiple of 4.
 void fixed16_tiles_stage_x(int8_t* out, const word_t* const* pixels, int64_t positions, int64_t words);
 void fixed16_tiles_weight(const Fixed16TileWeight& task);

@@ -42,7 +42,8 @@ public interface Backend extends AutoCloseable {
   /** Same element type and count. */
   void copy(Tensor target, Tensor source);
 
-  Plan.BinaryConv planBinaryConv(Conv2dSpec spec, int maxImages);
+  /** Without {@code gradientOrNull} the plan has no backward passes. */
+  Plan.BinaryConv planBinaryConv(Conv2dSpec spec, int maxImages, Gradient gradientOrNull);
 
   Plan.Conv2d planConv2d(Conv2dSpec spec, int maxImages);
 

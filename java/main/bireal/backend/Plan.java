@@ -27,6 +27,9 @@ public interface Plan extends AutoCloseable {
 
     /** Element type of the output: I16 where R*S*C is below 2^15, else I32. */
     DType valueType();
+
+    /** Images and output channels that {@link Gradient#FIXED16} has left to FP32 since planning. */
+    long fallbacks();
   }
 
   /** Real convolution (native/ops/conv2d). */

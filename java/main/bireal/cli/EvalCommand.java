@@ -65,7 +65,7 @@ final class EvalCommand implements Runnable {
         Backend backend = Backends.open(config.backend(), config.threads())) {
       Dataset dataset = Datasets.open(config.data(), Split.TEST, config.seed());
       ImageSpec image = Datasets.imageSpec(config.data(), dataset);
-      Planner planner = new Planner(backend, config.train().microBatch(), false);
+      Planner planner = new Planner(backend, config.train().microBatch(), null);
       try (Network network =
           new Network(config.model(), Shape.of(image.H(), image.W(), image.C()), planner)) {
         Evaluator evaluator = new Evaluator(network, dataset, config.data());

@@ -37,7 +37,9 @@ final class InfoCommand implements Runnable {
       Network network =
           scope.add(
               new Network(
-                  config.model(), image, new Planner(backend, config.train().microBatch(), true)));
+                  config.model(),
+                  image,
+                  new Planner(backend, config.train().microBatch(), config.train().gradient())));
       // The optimizer plans its moments.
       scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing(), false));
       Planner planner = network.planner();

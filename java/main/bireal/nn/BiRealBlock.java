@@ -113,6 +113,11 @@ final class BiRealBlock implements Block {
   }
 
   @Override
+  public long gradientFallbacks() {
+    return conv.fallbacks();
+  }
+
+  @Override
   public void applyWeightGradientRule() {
     conv.applyWeightGradientRule();
   }

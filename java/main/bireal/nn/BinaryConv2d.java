@@ -46,7 +46,7 @@ final class BinaryConv2d implements AutoCloseable {
               + shape.innerCount()
               + "; choose a smaller model.width");
     }
-    this.plan = backend.planBinaryConv(spec, planner.maxImages());
+    this.plan = backend.planBinaryConv(spec, planner.maxImages(), planner.gradientOrNull());
     long[] dims =
         name.endsWith("weights")
             ? new long[] {shape.count(), 1}
@@ -78,6 +78,11 @@ final class BinaryConv2d implements AutoCloseable {
 
   Tensor alpha() {
     return alpha;
+  }
+
+  /** As {@link Plan.BinaryConv#fallbacks}. */
+  long fallbacks() {
+    return plan.fallbacks();
   }
 
   long parameterCount() {

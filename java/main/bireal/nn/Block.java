@@ -28,6 +28,11 @@ interface Block extends AutoCloseable {
   /** Turns dL/dWb of binary weights into the gradient of their masters. */
   void applyWeightGradientRule();
 
+  /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of the block's binary convolutions. */
+  default long gradientFallbacks() {
+    return 0;
+  }
+
   /** Publishes the step's batch statistics to the running ones, unless the step was not finite. */
   void commitStatistics(int microBatchCount);
 

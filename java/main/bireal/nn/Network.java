@@ -155,6 +155,15 @@ public final class Network implements AutoCloseable {
     }
   }
 
+  /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
+  public long gradientFallbacks() {
+    long total = 0;
+    for (Block block : blocks) {
+      total += block.gradientFallbacks();
+    }
+    return total;
+  }
+
   /** Once after every change of the parameters. */
   public void refresh() {
     for (Block block : blocks) {

@@ -2,6 +2,7 @@ package bireal.nn;
 
 import bireal.backend.Arena;
 import bireal.backend.Backend;
+import bireal.backend.Gradient;
 import bireal.backend.StepState;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
@@ -33,7 +34,7 @@ public final class Planner implements AutoCloseable {
 
   private final Backend backend;
   private final int maxImages;
-  private final boolean training;
+  private final Gradient gradientOrNull;
   private final Arena kept = new Arena("activations");
   private final Arena[] gradientSlots = {
     new Arena("gradients of activations (a)"), new Arena("gradients of activations (b)")
@@ -56,16 +57,16 @@ public final class Planner implements AutoCloseable {
   private Tensor flatGradients;
 
   /**
-   * {@code maxImages} is the largest micro-batch; without {@code training} no backward memory is
-   * planned.
+   * {@code maxImages} is the largest micro-batch; without {@code gradientOrNull} no backward memory
+   * is planned.
    */
-  public Planner(Backend backend, int maxImages, boolean training) {
+  public Planner(Backend backend, int maxImages, Gradient gradientOrNull) {
     if (maxImages < 1) {
       throw new IllegalArgumentException("the micro-batch must be >= 1 image, got " + maxImages);
     }
     this.backend = backend;
     this.maxImages = maxImages;
-    this.training = training;
+    this.gradientOrNull = gradientOrNull;
     this.step =
         new StepState(
             persistent.reserve(StepState.SHAPE, StepState.DTYPE),
@@ -81,7 +82,12 @@ public final class Planner implements AutoCloseable {
   }
 
   public boolean training() {
-    return training;
+    return gradientOrNull != null;
+  }
+
+  /** Arithmetic of the binary convolutions' backward passes; null when not training. */
+  public Gradient gradientOrNull() {
+    return gradientOrNull;
   }
 
   /** Scalars of the step. */
@@ -104,7 +110,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor gradient(Shape shape, int slot) {
-    return training ? gradientSlots[slot].overlay(shape, DType.F32) : null;
+    return training() ? gradientSlots[slot].overlay(shape, DType.F32) : null;
   }
 
   /**
@@ -112,7 +118,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor outputGradient(Shape shape) {
-    return training ? dz.overlay(shape, DType.F32) : null;
+    return training() ? dz.overlay(shape, DType.F32) : null;
   }
 
   /**
@@ -120,7 +126,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor inputGradient(Shape shape) {
-    return training ? db.overlay(shape, DType.F32) : null;
+    return training() ? db.overlay(shape, DType.F32) : null;
   }
 
   /**
@@ -128,7 +134,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor pooledGradient(Shape shape) {
-    return training ? small.overlay(shape, DType.F32) : null;
+    return training() ? small.overlay(shape, DType.F32) : null;
   }
 
   /** Scratch of the forward pass only: shares the memory of {@link #inputGradient}. */
@@ -174,18 +180,18 @@ public final class Planner implements AutoCloseable {
       count += aligned(parameter.shape().count());
     }
     flatParameters = parameterArena.reserve(Shape.of(count), DType.F32);
-    flatGradients = training ? gradientArena.reserve(Shape.of(count), DType.F32) : null;
+    flatGradients = training() ? gradientArena.reserve(Shape.of(count), DType.F32) : null;
     long offset = 0;
     for (int i = parameters.size() - 1; i >= 0; i--) {
       Parameter parameter = parameters.get(i);
       parameter.bind(
           new Tensor(parameterArena, offset * Float.BYTES, parameter.shape(), DType.F32),
-          training
+          training()
               ? new Tensor(gradientArena, offset * Float.BYTES, parameter.shape(), DType.F32)
               : null);
       offset += aligned(parameter.shape().count());
     }
-    if (training) {
+    if (training()) {
       needWorkspace(backend.finiteNormWorkspaceBytes(count));
     }
     workspaceTensor = workspace.reserve(Shape.of(workspaceBytes), DType.U8);

@@ -2,6 +2,7 @@ package bireal.train;
 
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
+import bireal.backend.Gradient;
 import bireal.backend.SgdForm;
 import bireal.backend.Tensors;
 import bireal.backend.WeightGradient;
@@ -184,7 +185,7 @@ public final class ReferenceCase {
   /** Rebuilds the case on {@code backend} and compares every figure of the file. */
   public Report run(Backend backend) {
     List<Row> rows = new ArrayList<>();
-    try (Network net = new Network(network, image, new Planner(backend, batch, true));
+    try (Network net = new Network(network, image, new Planner(backend, batch, Gradient.FP32));
         TrainStep step = new TrainStep(net, optimizer, labelSmoothing, distill)) {
       net.allocate();
       net.initialize(0);

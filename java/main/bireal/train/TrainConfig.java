@@ -1,5 +1,7 @@
 package bireal.train;
 
+import bireal.backend.Gradient;
+
 /**
  * Length and bookkeeping of a run.
  *
@@ -7,6 +9,7 @@ package bireal.train;
  * @param batch images of an optimizer step
  * @param microBatch images of one forward and backward pass; a step accumulates ceil(batch /
  *     microBatch) of them
+ * @param gradient arithmetic of the binary convolutions' backward passes
  * @param labelSmoothing share of the target spread over all classes, [0, 1)
  * @param evaluateEveryEpochs evaluation on the test images; the last epoch always ends with one
  * @param checkpointEverySteps 0: at the end of each epoch
@@ -17,6 +20,7 @@ public record TrainConfig(
     int epochs,
     int batch,
     int microBatch,
+    Gradient gradient,
     double labelSmoothing,
     int evaluateEveryEpochs,
     int checkpointEverySteps,

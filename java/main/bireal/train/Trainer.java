@@ -81,6 +81,7 @@ public final class Trainer implements AutoCloseable {
   private double bestTop1Percent = NO_BEST;
   private long bestStep = -1;
   private boolean evaluationDue;
+  private long earlierFallbacks;
 
   private long savedStep = -1;
   private Path lastCheckpoint;
@@ -94,7 +95,7 @@ public final class Trainer implements AutoCloseable {
     try {
       Dataset images = Datasets.open(setup.data(), Split.TRAIN, setup.seed());
       var imageSpec = Datasets.imageSpec(setup.data(), images);
-      Planner planner = new Planner(backend, config.microBatch(), true);
+      Planner planner = new Planner(backend, config.microBatch(), config.gradient());
       network =
           opened.add(
               new Network(
@@ -172,7 +173,13 @@ public final class Trainer implements AutoCloseable {
     epochSoFar = epochSoFar.plus(result.metrics());
     progress.step(done, result.metrics(), epochSoFar, lr);
     if (done % config.logEverySteps() == 0 || done % stepsPerEpoch == 0) {
-      log.append("train", done, fields(window).put("lr", lr).put("grad_norm", result.gradNorm()));
+      log.append(
+          "train",
+          done,
+          fields(window)
+              .put("lr", lr)
+              .put("grad_norm", result.gradNorm())
+              .put("gradient_fallbacks", gradientFallbacks()));
       window = Metrics.NONE;
     }
     if (done % stepsPerEpoch == 0) {
@@ -180,6 +187,11 @@ public final class Trainer implements AutoCloseable {
       long epoch = done / stepsPerEpoch;
       evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || done == totalSteps;
     }
+  }
+
+  /** Of the run so far; see {@link bireal.backend.Gradient}. */
+  private long gradientFallbacks() {
+    return earlierFallbacks + network.gradientFallbacks();
   }
 
   private ObjectNode fields(Metrics metrics) {
@@ -235,7 +247,7 @@ public final class Trainer implements AutoCloseable {
     put(state.putObject("log_window"), window);
     put(state.putObject("epoch_so_far"), epochSoFar);
     put(state.putObject("last_evaluation"), lastEvaluation);
-    state.put("evaluation_due", evaluationDue);
+    state.put("evaluation_due", evaluationDue).put("gradient_fallbacks", gradientFallbacks());
     ObjectNode settings = state.putObject("config");
     new TreeMap<>(setup.trajectory()).forEach(settings::put);
     lastCheckpoint =
@@ -304,6 +316,7 @@ public final class Trainer implements AutoCloseable {
     lastEvaluation = metrics(state.path("last_evaluation"));
     evaluationDue = state.path("evaluation_due").asBoolean();
     bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
+    earlierFallbacks = state.path("gradient_fallbacks").asLong();
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
     bestStep = state.path("best_step").asLong(-1);

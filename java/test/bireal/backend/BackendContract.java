@@ -145,35 +145,54 @@ abstract class BackendContract {
   @Test
   void binaryConvolutionAndItsGradientsFollowTheReference() {
     for (int[] c : new int[][] {{1, 1, 1}, {31, 17, 2}, {33, 40, 1}, {64, 16, 2}}) {
-      compare(
-          desk -> {
-            int C = c[0];
-            int K = c[1];
-            Conv2dSpec spec = new Conv2dSpec(5, 6, C, K, 3, 3, c[2], 1);
-            Backend b = desk.backend;
-            int n = 2; // of a plan for 3
-            try (Plan.BinaryConv plan = b.planBinaryConv(spec, 3)) {
-              Tensor x = desk.make("x", DType.F32, 3, 5, 6, C);
-              Tensor bits = desk.make("out bits", DType.BITS, 3, 5, 6, C);
-              Tensor w = desk.make("w", DType.F32, K, 3, 3, C);
-              Tensor wBits = desk.make("out w bits", DType.BITS, K, 3, 3, C);
-              Tensor alpha = desk.make("out alpha", DType.F32, K);
-              Tensor v = desk.make("out v", plan.valueType(), 3, spec.P(), spec.Q(), K);
-              Tensor sums = desk.make("out sums", DType.I64, 2, K);
-              Tensor dz = desk.make("dz", DType.F32, 3, spec.P(), spec.Q(), K);
-              Tensor dw = desk.make("out~dw", DType.F32, K, 3, 3, C);
-              Tensor dx = desk.make("out~dx", DType.F32, 3, 5, 6, C);
-              Tensor prepared = desk.scratch(plan.preparedBytes());
-              Tensor workspace = desk.scratch(plan.workspaceBytes());
-              b.signPackFwd(n, bits, x, null);
-              b.weightBinarizeFwd(wBits, alpha, w);
-              b.binaryConvPrepare(plan, prepared, wBits);
-              b.binaryConvFwd(plan, n, v, sums, bits, prepared, workspace);
-              b.binaryConvBwdInput(plan, n, dx, dz, alpha, wBits, workspace);
-              b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.OVERWRITE, workspace);
-              b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.ACCUMULATE, workspace);
-            }
-          });
+      for (Gradient gradient : Gradient.values()) {
+        compare(desk -> binaryConvolution(desk, c[0], c[1], c[2], gradient));
+      }
+    }
+  }
+
+  private static void binaryConvolution(Desk desk, int C, int K, int stride, Gradient gradient) {
+    Conv2dSpec spec = new Conv2dSpec(5, 6, C, K, 3, 3, stride, 1);
+    Backend b = desk.backend;
+    int n = 2; // of a plan for 3
+    // Fixed point adds up integers: the same bits everywhere.
+    String out = gradient == Gradient.FIXED16 ? "out " : "out~";
+    try (Plan.BinaryConv plan = b.planBinaryConv(spec, 3, gradient)) {
+      Tensor x = desk.make("x", DType.F32, 3, 5, 6, C);
+      Tensor bits = desk.make("out bits", DType.BITS, 3, 5, 6, C);
+      Tensor w = desk.make("w", DType.F32, K, 3, 3, C);
+      Tensor wBits = desk.make("out w bits", DType.BITS, K, 3, 3, C);
+      Tensor alpha = desk.make("out alpha", DType.F32, K);
+      Tensor v = desk.make("out v", plan.valueType(), 3, spec.P(), spec.Q(), K);
+      Tensor sums = desk.make("out sums", DType.I64, 2, K);
+      Tensor dz = desk.make("dz", DType.F32, 3, spec.P(), spec.Q(), K);
+      Tensor dw = desk.make(out + "dw", DType.F32, K, 3, 3, C);
+      Tensor dx = desk.make(out + "dx", DType.F32, 3, 5, 6, C);
+      Tensor prepared = desk.scratch(plan.preparedBytes());
+      Tensor workspace = desk.scratch(plan.workspaceBytes());
+      b.signPackFwd(n, bits, x, null);
+      b.weightBinarizeFwd(wBits, alpha, w);
+      b.binaryConvPrepare(plan, prepared, wBits);
+      b.binaryConvFwd(plan, n, v, sums, bits, prepared, workspace);
+      b.binaryConvBwdInput(plan, n, dx, dz, alpha, wBits, workspace);
+      b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.OVERWRITE, workspace);
+      b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.ACCUMULATE, workspace);
+      assertEquals(0, plan.fallbacks());
+    }
+    try (Plan.BinaryConv plan = b.planBinaryConv(spec, 3, null)) {
+      Tensor workspace = desk.scratch(plan.workspaceBytes());
+      assertThrows(
+          IllegalArgumentException.class,
+          () ->
+              b.binaryConvBwdInput(
+                  plan,
+                  n,
+                  desk.make("no dx", DType.F32, 3, 5, 6, C),
+                  desk.make("no dz", DType.F32, 3, spec.P(), spec.Q(), K),
+                  desk.make("no alpha", DType.F32, K),
+                  desk.make("no w", DType.BITS, K, 3, 3, C),
+                  workspace),
+          "a plan without backward passes");
     }
   }
 
@@ -416,7 +435,7 @@ abstract class BackendContract {
         "memory of another backend");
     assertThrows(
         IllegalArgumentException.class,
-        () -> backend.planBinaryConv(new Conv2dSpec(3, 3, 0, 1, 3, 3, 1, 1), 1));
+        () -> backend.planBinaryConv(new Conv2dSpec(3, 3, 0, 1, 3, 3, 1, 1), 1, Gradient.FP32));
     assertThrows(
         IllegalArgumentException.class,
         () -> backend.planConv2d(new Conv2dSpec(1, 1, 1, 1, 3, 3, 1, 0), 1));

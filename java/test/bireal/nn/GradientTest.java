@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
+import bireal.backend.Gradient;
 import bireal.backend.StepState;
 import bireal.backend.Tensors;
 import bireal.backend.WeightGradient;
@@ -63,7 +64,7 @@ class GradientTest {
   /** What a block made, in published (NCHW, OIHW) order, by the names that the oracle has too. */
   private static Map<String, double[]> runBlock(
       Backend backend, NetworkConfig config, BlockOracle in, int stride) {
-    try (Planner planner = new Planner(backend, in.n + 1, true);
+    try (Planner planner = new Planner(backend, in.n + 1, Gradient.FP32);
         BiRealBlock block = new BiRealBlock(config, "block", in.outChannels, stride)) {
       Shape shape = Shape.of(in.n + 1, in.side, in.side, in.inChannels);
       Activation input =
@@ -416,7 +417,8 @@ class GradientTest {
             NetworkConfig.Stem.CIFAR, 8, 5, WeightGradient.CLIPPED, ActivationGradient.APPROX_SIGN);
     int n = 4;
     try (Backend backend = open.get();
-        Network network = new Network(config, Shape.of(16, 16, 2), new Planner(backend, n, true))) {
+        Network network =
+            new Network(config, Shape.of(16, 16, 2), new Planner(backend, n, Gradient.FP32))) {
       network.allocate();
       network.initialize(21);
       long seed = Rng.state(21, "images");
@@ -507,7 +509,8 @@ class GradientTest {
             WeightGradient.CLIPPED,
             ActivationGradient.APPROX_SIGN);
     try (Backend backend = CpuBackend.open(2);
-        Network network = new Network(config, Shape.of(64, 64, 3), new Planner(backend, 2, true))) {
+        Network network =
+            new Network(config, Shape.of(64, 64, 3), new Planner(backend, 2, Gradient.FP32))) {
       network.allocate();
       network.initialize(0);
       int j = 0;

@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
+import bireal.backend.Gradient;
 import bireal.backend.SgdForm;
 import bireal.backend.Tensors;
 import bireal.backend.WeightGradient;
@@ -86,7 +87,7 @@ class TrainerTest {
             4),
         ADAM,
         new LrSchedule(LrSchedule.Type.LINEAR, 2),
-        new TrainConfig(epochs, batch, microBatch, 0.1, 1, checkpointEvery, 3, 3),
+        new TrainConfig(epochs, batch, microBatch, Gradient.FIXED16, 0.1, 1, checkpointEvery, 3, 3),
         7,
         Map.of("key", "value"));
   }
@@ -185,7 +186,7 @@ class TrainerTest {
             NETWORK.activationGradient(),
             NETWORK.init());
     try (Backend backend = CpuBackend.open(1);
-        Network network = new Network(wider, Shape.of(16, 16, 2), new Planner(backend, 2, false));
+        Network network = new Network(wider, Shape.of(16, 16, 2), new Planner(backend, 2, null));
         Safetensors file =
             CheckpointStore.open(summary.checkpoint()).tensors("model.safetensors")) {
       network.allocate();
@@ -203,8 +204,7 @@ class TrainerTest {
   void aBareFileRoundTripsThroughPublishedNamesAndOrder() {
     Trainer.Summary summary = run("run", setup(1, 1, 8, 8, 0), 1, false, () -> false);
     try (Backend backend = CpuBackend.open(1);
-        Network network =
-            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, false));
+        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, null));
         Safetensors file =
             CheckpointStore.open(summary.checkpoint()).tensors("model.safetensors")) {
       network.allocate();
@@ -223,7 +223,8 @@ class TrainerTest {
   @Test
   void oneBatchIsLearntByHeart() {
     try (Backend backend = CpuBackend.open(2);
-        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        Network network =
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, Gradient.FP32));
         TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(3);
@@ -259,7 +260,8 @@ class TrainerTest {
 
   private static float[] gradients(int n, int microBatches) {
     try (Backend backend = CpuBackend.open(2);
-        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        Network network =
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, Gradient.FP32));
         TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(5);
@@ -293,7 +295,8 @@ class TrainerTest {
   @Test
   void aNonFiniteGradientNeverReachesWeightsMomentsOrStatistics() {
     try (Backend backend = CpuBackend.open(2);
-        Network network = new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, true));
+        Network network =
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 8, Gradient.FP32));
         TrainStep step = new TrainStep(network, ADAM, 0, false)) {
       network.allocate();
       network.initialize(3);
@@ -323,7 +326,7 @@ class TrainerTest {
   void backwardWithoutForwardIsRefused() {
     try (Backend backend = CpuBackend.open(1);
         Network network =
-            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, true))) {
+            new Network(NETWORK, Shape.of(16, 16, 2), new Planner(backend, 2, Gradient.FP32))) {
       network.allocate();
       network.initialize(1);
       assertThrows(IllegalStateException.class, () -> network.backward(2, GradMode.OVERWRITE));
@@ -338,7 +341,9 @@ class TrainerTest {
       IllegalArgumentException e =
           assertThrows(
               IllegalArgumentException.class,
-              () -> new Network(NETWORK, Shape.of(28, 28, 1), new Planner(backend, 2, true)));
+              () ->
+                  new Network(
+                      NETWORK, Shape.of(28, 28, 1), new Planner(backend, 2, Gradient.FP32)));
       assertTrue(
           e.getMessage().contains("layer4.0.downsample")
               && e.getMessage().contains("7x7")
@@ -363,7 +368,7 @@ class TrainerTest {
       IllegalArgumentException e =
           assertThrows(
               IllegalArgumentException.class,
-              () -> new Network(wide, Shape.of(16, 16, 2), new Planner(backend, 2, true)));
+              () -> new Network(wide, Shape.of(16, 16, 2), new Planner(backend, 2, Gradient.FP32)));
       assertTrue(
           e.getMessage().contains("layer4.1.binary_conv.weights")
               && e.getMessage().contains("18432")
@@ -424,7 +429,8 @@ class TrainerTest {
   void aMicroBatchThatDoesNotFitIsRefusedWithATable() {
     try (Backend backend = CpuBackend.open(1);
         Network network =
-            new Network(NETWORK, Shape.of(1024, 1024, 2), new Planner(backend, 2048, true))) {
+            new Network(
+                NETWORK, Shape.of(1024, 1024, 2), new Planner(backend, 2048, Gradient.FP32))) {
       MemoryException e = assertThrows(MemoryException.class, network::allocate);
       assertTrue(
           e.getMessage().contains("activations")
@@ -453,7 +459,7 @@ class TrainerTest {
             ActivationGradient.APPROX_SIGN,
             NetworkConfig.Init.PUBLISHED);
     try (Network network =
-        new Network(config, Shape.of(224, 224, 3), new Planner(backend, 1, true))) {
+        new Network(config, Shape.of(224, 224, 3), new Planner(backend, 1, Gradient.FP32))) {
       List<State> states = network.planner().states();
       assertEquals(entries, states.size());
       assertEquals(

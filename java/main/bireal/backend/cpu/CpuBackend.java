@@ -6,6 +6,7 @@ import bireal.backend.Arena;
 import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
+import bireal.backend.Gradient;
 import bireal.backend.ImageSpec;
 import bireal.backend.Plan;
 import bireal.backend.Segments;
@@ -164,10 +165,11 @@ public final class CpuBackend implements Backend {
   // Plans.
 
   @Override
-  public Plan.BinaryConv planBinaryConv(Conv2dSpec spec, int maxImages) {
+  public Plan.BinaryConv planBinaryConv(Conv2dSpec spec, int maxImages, Gradient gradientOrNull) {
     return new CpuPlan.BinaryConv(
         spec,
         maxImages,
+        gradientOrNull != null,
         CpuOps.planBinaryConv(
             context.pointer(),
             maxImages,
@@ -178,7 +180,8 @@ public final class CpuBackend implements Backend {
             spec.R(),
             spec.S(),
             spec.stride(),
-            spec.pad()));
+            spec.pad(),
+            gradientOrNull == null ? Gradient.NONE : gradientOrNull.code));
   }
 
   @Override
@@ -309,7 +312,7 @@ public final class CpuBackend implements Backend {
       Tensor wBits,
       Tensor workspace) {
     CpuOps.binaryConvBwdInput(
-        pointer(plan),
+        backwardPointer(plan),
         input(dx, DType.F32, n, plan, plan.spec()),
         output(dz, DType.F32, n, plan, plan.spec()),
         vector(alpha, plan.spec().K()),
@@ -328,7 +331,7 @@ public final class CpuBackend implements Backend {
       GradMode mode,
       Tensor workspace) {
     CpuOps.binaryConvBwdWeight(
-        pointer(plan),
+        backwardPointer(plan),
         weights(dw, DType.F32, plan.spec()),
         input(xBits, DType.BITS, n, plan, plan.spec()),
         output(dz, DType.F32, n, plan, plan.spec()),
@@ -958,6 +961,13 @@ public final class CpuBackend implements Backend {
 
   private static long taps(Tensor w) {
     return w.shape().innerCount() / channels(w);
+  }
+
+  private static long backwardPointer(Plan.BinaryConv plan) {
+    if (plan instanceof CpuPlan.BinaryConv own && !own.hasBackward) {
+      throw new IllegalArgumentException("this plan has no backward passes: " + plan.spec());
+    }
+    return pointer(plan);
   }
 
   private static long pointer(Plan plan) {

@@ -19,7 +19,19 @@ final class CpuOps {
   static native int contextIsa(long context);
 
   static native long planBinaryConv(
-      long context, long n, long h, long w, long c, long k, long r, long s, long stride, long pad);
+      long context,
+      long n,
+      long h,
+      long w,
+      long c,
+      long k,
+      long r,
+      long s,
+      long stride,
+      long pad,
+      int gradient);
+
+  static native long binaryConvFallbacks(long plan);
 
   static native long binaryConvPreparedBytes(long plan);
 

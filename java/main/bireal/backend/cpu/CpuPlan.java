@@ -58,14 +58,16 @@ abstract class CpuPlan implements Plan {
     private final Conv2dSpec spec;
     private final long preparedBytes;
     private final DType valueType;
+    final boolean hasBackward;
 
-    BinaryConv(Conv2dSpec spec, int maxImages, long pointer) {
+    BinaryConv(Conv2dSpec spec, int maxImages, boolean hasBackward, long pointer) {
       super(
           new Handle("binary convolution plan " + spec, pointer, CpuOps::destroyBinaryConv),
           maxImages,
           CpuOps.binaryConvWorkspaceBytes(pointer),
           CpuOps.binaryConvKernelName(pointer));
       this.spec = spec;
+      this.hasBackward = hasBackward;
       this.preparedBytes = CpuOps.binaryConvPreparedBytes(pointer);
       this.valueType =
           CpuOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
@@ -84,6 +86,11 @@ abstract class CpuPlan implements Plan {
     @Override
     public DType valueType() {
       return valueType;
+    }
+
+    @Override
+    public long fallbacks() {
+      return CpuOps.binaryConvFallbacks(pointer());
     }
   }
 
