@@ -112,7 +112,7 @@ final class TrainCommand implements Runnable {
         out.flush();
         summary = trainer.run(stop::get);
       } catch (SaveException e) {
-        throw new SaveException(e.getMessage() + "; make room, then " + goOn(), e);
+        throw new SaveException(e.getMessage() + "; " + goOn(), e);
       }
       progress.finish();
       report(out, config, folder, summary);
@@ -171,7 +171,7 @@ final class TrainCommand implements Runnable {
               + summary.failures().size()
               + " times, at last: "
               + summary.failures().get(summary.failures().size() - 1)
-              + (summary.savedStep() == summary.step() ? "" : "; make room, then " + goOn()),
+              + (summary.savedStep() == summary.step() ? "" : "; " + goOn()),
           null);
     }
   }

@@ -68,6 +68,10 @@ public final class CheckpointStore {
       Files.createDirectories(folder);
       DurableFiles.syncFolder(folder.toAbsolutePath().getParent());
       store.clearUp();
+      // Now, not at the first checkpoint: a folder that cannot be written.
+      Path probe = folder.resolve("probe" + DurableFiles.TMP);
+      Files.deleteIfExists(probe);
+      Files.delete(Files.createFile(probe));
       return store;
     } catch (IOException | UncheckedIOException e) {
       throw store.failed("open the checkpoints in", e);
