@@ -18,15 +18,22 @@ optimizer: {lr: 2.0e-3, reference_batch: 8}
 train: {epochs: $((kills + 8)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
 YAML
 bireal=("$repo/scripts/bireal" train "$work/kill.yaml")
-"${bireal[@]}" > "$work/whole.log" 2>&1 || { cat "$work/whole.log"; exit 1; }
-killed=0
+milliseconds() { echo $(( $(date +%s%N) / 1000000 )); }
+started=$(milliseconds)
+"${bireal[@]}" > "$work/whole.log" 2>&1 &
+pid=$!
+until [[ -d $work/whole/checkpoints/step_00000002 ]] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+first=$(( $(milliseconds) - started ))
+wait "$pid" || { cat "$work/whole.log"; exit 1; }
+killed=0 advanced=0 newest=
 while (( killed < kills )); do
   resume=()
   [[ -f $work/part/config.yaml ]] && resume=(--resume)
   "${bireal[@]}" --set name=part "${resume[@]}" > "$work/part.log" 2>&1 &
   pid=$!
-  # From JVM start to well into training.
-  sleep "$(printf '%d.%03d' $((RANDOM % 2)) $((RANDOM % 1000)))"
+  # From JVM start to well into training, on a machine of any speed.
+  delay=$(( RANDOM % (first * 5 / 2) ))
+  sleep "$(printf '%d.%03d' $((delay / 1000)) $((delay % 1000)))"
   if ! kill -9 "$pid" 2>/dev/null; then
     wait "$pid" || { echo "kill_test: the run failed by itself after $killed kills:"; cat "$work/part.log"; exit 1; }
     echo "kill_test: the run was complete after $killed kills"
@@ -34,11 +41,16 @@ while (( killed < kills )); do
   fi
   wait "$pid" 2>/dev/null || true
   killed=$((killed + 1))
-  (( killed % 20 )) || echo "kill_test: $killed kills, newest checkpoint $(ls "$work/part/checkpoints" 2>/dev/null | grep -E '^step_[0-9]+$' | tail -1)"
+  before=$newest
+  newest=$(ls "$work/part/checkpoints" 2>/dev/null | grep -E '^step_[0-9]+$' | tail -1) || true
+  [[ $newest == "$before" ]] || advanced=$((advanced + 1))
+  (( killed % 20 )) || echo "kill_test: $killed kills, newest checkpoint $newest"
 done
+# A kill that comes before the first step tests nothing.
+(( advanced > 0 )) || { echo "kill_test: FAILED: none of $killed kills came while it trained"; exit 1; }
 resume=()
 [[ -f $work/part/config.yaml ]] && resume=(--resume)
 "${bireal[@]}" --set name=part "${resume[@]}" > "$work/part.log" 2>&1 || { cat "$work/part.log"; exit 1; }
 diff -r "$work/whole/checkpoints" "$work/part/checkpoints" || { echo "kill_test: FAILED: the checkpoints differ"; exit 1; }
 diff "$work/whole/log.jsonl" "$work/part/log.jsonl" || { echo "kill_test: FAILED: the logs differ"; exit 1; }
-echo "kill_test: passed: $killed kills, checkpoints and log are bit-identical to an uninterrupted run's"
+echo "kill_test: passed: $killed kills, $advanced of them while it trained; checkpoints and log are bit-identical to an uninterrupted run's"

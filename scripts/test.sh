@@ -38,6 +38,10 @@ if cat target/java-tests.log target/surefire-reports/*-output.txt 2>/dev/null | 
   fail "-Xcheck:jni reported our library"
 fi
 
+step "kill -9, full disk, read-only folder"
+scripts/kill_test.sh 8 "$(( RANDOM ))"
+scripts/disk_test.sh
+
 step "reference cases through the CLI"
 scripts/bireal verify --failures java/test-resources/golden/birealnet18*.json java/test-resources/golden/birealnet34*.json
 

@@ -4,6 +4,7 @@ import bireal.runtime.DeviceException;
 import bireal.runtime.InputException;
 import bireal.runtime.NativeException;
 import bireal.train.NonFiniteException;
+import bireal.train.SaveException;
 import java.io.PrintWriter;
 import picocli.AutoComplete;
 import picocli.CommandLine;
@@ -90,7 +91,8 @@ public final class Main {
         e.getMessage() != null
             && (exitCode(e) != FAILURE
                 || e instanceof NativeException
-                || e instanceof NonFiniteException);
+                || e instanceof NonFiniteException
+                || e instanceof SaveException);
     err.println("bireal: error: " + (expected ? e.getMessage() : e.toString()));
     if (stacktrace || !expected) {
       e.printStackTrace(err);

@@ -117,6 +117,11 @@ final class TerminalProgress implements Progress, AutoCloseable {
     }
   }
 
+  @Override
+  public void notSaved(long step, String reason) {
+    line("bireal: warning: " + reason + "; going on, as train.on_checkpoint_failure says");
+  }
+
   private void line(String text) {
     if (bar != null) {
       err.print("\r\u001b[K");

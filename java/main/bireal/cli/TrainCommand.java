@@ -5,7 +5,9 @@ import bireal.backend.Profile;
 import bireal.config.ConfigLoader;
 import bireal.config.RunConfig;
 import bireal.config.Trajectory;
+import bireal.train.CheckpointException;
 import bireal.train.RunFolder;
+import bireal.train.SaveException;
 import bireal.train.Trainer;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -13,6 +15,7 @@ import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Map;
+import java.util.OptionalLong;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -20,6 +23,7 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
 
 /** {@code bireal train}: a run from its config, in its folder. */
@@ -41,6 +45,13 @@ final class TrainCommand implements Runnable {
   private boolean resume;
 
   @Option(
+      names = "--from-step",
+      paramLabel = "STEP",
+      description =
+          "With --resume: go on from the checkpoint of this step, and delete those after it.")
+  private Long fromStep;
+
+  @Option(
       names = "--profile",
       description =
           "Print time by op at the end and write trace.json, for a browser's trace viewer, into the run.")
@@ -48,6 +59,10 @@ final class TrainCommand implements Runnable {
 
   @Override
   public void run() {
+    if (fromStep != null && !resume) {
+      throw new ParameterException(
+          spec.commandLine(), "--from-step " + fromStep + " needs --resume");
+    }
     RunConfig config = options.load();
     PrintWriter out = spec.commandLine().getOut();
     Path folder = Path.of(config.runsFolder(), config.name());
@@ -96,12 +111,15 @@ final class TrainCommand implements Runnable {
         out.println((resume ? "resuming " : "training ") + folder + " on " + backend.description());
         out.flush();
         summary = trainer.run(stop::get);
+      } catch (SaveException e) {
+        throw new SaveException(e.getMessage() + "; " + goOn(), e);
       }
       progress.finish();
       report(out, config, folder, summary);
       if (profile != null) {
         report(out, profile, folder);
       }
+      requireSaved(summary);
     } finally {
       ended.countDown();
       try {
@@ -117,12 +135,44 @@ final class TrainCommand implements Runnable {
   private Trainer open(
       Trainer.Setup setup, Backend backend, RunFolder run, TerminalProgress progress) {
     try {
-      return new Trainer(setup, backend, run, resume, progress);
+      return new Trainer(
+          setup,
+          backend,
+          run,
+          resume,
+          fromStep == null ? OptionalLong.empty() : OptionalLong.of(fromStep),
+          progress);
     } catch (RuntimeException e) {
       if (!resume) {
         run.discard();
+      } else if (e instanceof CheckpointException damage && damage.goodStep().isPresent()) {
+        throw damage.withAdvice(goOn() + " --from-step " + damage.goodStep().getAsLong());
       }
       throw e;
+    }
+  }
+
+  private String goOn() {
+    return "go on with: scripts/bireal train " + options.commandLine() + " --resume";
+  }
+
+  /** A run that could not write all it should ends with an error, however well it trained. */
+  private void requireSaved(Trainer.Summary summary) {
+    if (!summary.failures().isEmpty()) {
+      throw new SaveException(
+          (summary.savedStep() == summary.step()
+                  ? "the last checkpoint is good, but before it"
+                  : "step "
+                      + summary.step()
+                      + " is lost: the newest good checkpoint is "
+                      + summary.checkpoint()
+                      + ", and")
+              + " writing failed "
+              + summary.failures().size()
+              + " times, at last: "
+              + summary.failures().get(summary.failures().size() - 1)
+              + (summary.savedStep() == summary.step() ? "" : "; " + goOn()),
+          null);
     }
   }
 
@@ -151,7 +201,7 @@ final class TrainCommand implements Runnable {
   private void report(PrintWriter out, RunConfig config, Path folder, Trainer.Summary summary) {
     if (!summary.complete()) {
       out.println("stopped after step " + summary.step() + "; checkpoint " + summary.checkpoint());
-      out.println("go on with: scripts/bireal train " + options.commandLine() + " --resume");
+      out.println(goOn());
     } else {
       out.printf(
           Locale.ROOT,
@@ -170,6 +220,9 @@ final class TrainCommand implements Runnable {
       out.println("  run             " + folder.toAbsolutePath());
       out.println("  checkpoint      " + summary.checkpoint());
       out.println("  evaluate again  scripts/bireal eval " + folder);
+    }
+    for (String failure : summary.failures()) {
+      out.println("  NOT WRITTEN     " + failure);
     }
     out.flush();
   }

@@ -20,10 +20,12 @@ public final class Trajectory {
           "data.path",
           "data.loader_threads",
           "data.batches_ahead",
+          "data.stall_limit_seconds",
           "train.evaluate_every_epochs",
           "train.checkpoint_every_steps",
           "train.keep_checkpoints",
-          "train.log_every_steps");
+          "train.log_every_steps",
+          "train.on_checkpoint_failure");
 
   private Trajectory() {}
 

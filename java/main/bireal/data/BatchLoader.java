@@ -48,7 +48,6 @@ public final class BatchLoader implements AutoCloseable {
     }
   }
 
-  private static final long STALL_LIMIT_MS = 120_000;
   private static final long CLOSE_LIMIT_MS = 5_000;
 
   /** Longest wait before looking again whether threads are alive. */
@@ -115,7 +114,16 @@ public final class BatchLoader implements AutoCloseable {
       int microBatch,
       long seed,
       Position start) {
-    this(dataset, config, spec, order, batch, microBatch, seed, start, STALL_LIMIT_MS);
+    this(
+        dataset,
+        config,
+        spec,
+        order,
+        batch,
+        microBatch,
+        seed,
+        start,
+        config.stallLimitSeconds() * 1000L);
   }
 
   /** As above, with the time after which {@code next()} gives up on an image. */
@@ -222,7 +230,8 @@ public final class BatchLoader implements AutoCloseable {
    * The next micro-batch, waiting for it if need be; null after the last one of an evaluation.
    * Takes back the one that was lent before. Allocates nothing.
    *
-   * @throws DataException with the cause if a thread failed, or if an image takes two minutes
+   * @throws DataException with the cause if a thread failed, or if an image takes longer than the
+   *     config's limit
    */
   public MicroBatch next() {
     synchronized (lock) {
@@ -317,7 +326,7 @@ public final class BatchLoader implements AutoCloseable {
     where.setStackTrace(worker.getStackTrace());
     return new DataException(
         String.format(
-            "%s%s does not return from image %d; is its storage reachable?",
+            "%s%s does not return from image %d; is its storage reachable? (data.stall_limit_seconds is the limit)",
             waited, worker.getName(), slot.index(slot.progress)),
         where);
   }

@@ -15,6 +15,7 @@ import java.util.List;
  * @param std deviation of each channel
  * @param loaderThreads threads that prepare batches
  * @param batchesAhead batches prepared ahead of the step
+ * @param stallLimitSeconds longest wait for one image before the run ends with an error
  * @param syntheticTrainImages images per split, for synthetic data
  * @param syntheticTestImages likewise
  * @param syntheticChannels likewise, 1..4
@@ -30,6 +31,7 @@ public record DataConfig(
     List<Double> std,
     int loaderThreads,
     int batchesAhead,
+    int stallLimitSeconds,
     int syntheticTrainImages,
     int syntheticTestImages,
     int syntheticChannels,
@@ -52,6 +54,9 @@ public record DataConfig(
     check(
         batchesAhead >= 1 && batchesAhead <= 64,
         "batches_ahead must be in 1..64, got " + batchesAhead);
+    check(
+        stallLimitSeconds >= 1 && stallLimitSeconds <= 86_400,
+        "stall_limit_seconds must be in 1..86400, got " + stallLimitSeconds);
     check(
         syntheticTrainImages >= 1,
         "synthetic_train_images must be >= 1, got " + syntheticTrainImages);

@@ -68,6 +68,10 @@ public final class CheckpointStore {
       Files.createDirectories(folder);
       DurableFiles.syncFolder(folder.toAbsolutePath().getParent());
       store.clearUp();
+      // Now, not at the first checkpoint: a folder that cannot be written.
+      Path probe = folder.resolve("probe" + DurableFiles.TMP);
+      Files.deleteIfExists(probe);
+      Files.delete(Files.createFile(probe));
       return store;
     } catch (IOException | UncheckedIOException e) {
       throw store.failed("open the checkpoints in", e);
@@ -93,13 +97,15 @@ public final class CheckpointStore {
         throw e;
       }
       CheckpointStore siblings = forReading(checkpoint.toAbsolutePath().getParent());
-      throw new CheckpointException(
-          e.getMessage()
-              + siblings
-                  .newestGoodBefore(Long.parseLong(step.group(1)), e)
-                  .map(good -> "; the previous good checkpoint is " + good.folder())
-                  .orElse("; there is no good checkpoint before it"),
-          e);
+      Optional<Checkpoint> good = siblings.newestGoodBefore(Long.parseLong(step.group(1)), e);
+      if (good.isEmpty()) {
+        throw new CheckpointException(
+            e.getMessage() + "; there is no good checkpoint before it", e);
+      }
+      throw CheckpointException.withGood(
+          e.getMessage() + "; the previous good checkpoint is " + good.get().folder(),
+          e,
+          good.get().step());
     }
   }
 
@@ -147,6 +153,22 @@ public final class CheckpointStore {
     return all.isEmpty() ? Optional.empty() : Optional.of(open(all.get(all.size() - 1).folder()));
   }
 
+  /** The checkpoint of a step, verified; throws CheckpointException if there is none. */
+  public Checkpoint at(long step) {
+    List<Saved> all = list();
+    for (Saved saved : all) {
+      if (saved.step() == step) {
+        return open(saved.folder());
+      }
+    }
+    throw new CheckpointException(
+        folder
+            + " has no checkpoint of step "
+            + step
+            + "; its steps are "
+            + all.stream().map(saved -> Long.toString(saved.step())).toList());
+  }
+
   /** What {@link #markBest} wrote last; throws CheckpointException if it is damaged. */
   public Optional<BestMark> bestMark() {
     Path file = folder.resolve(BEST);
@@ -186,10 +208,8 @@ public final class CheckpointStore {
       return Optional.empty();
     }
     long step = mark.get().step();
-    for (Saved saved : list()) {
-      if (saved.step() == step) {
-        return Optional.of(open(saved.folder()));
-      }
+    if (list().stream().anyMatch(saved -> saved.step() == step)) {
+      return Optional.of(at(step));
     }
     throw CheckpointException.at(
         folder.resolve(BEST),

@@ -23,4 +23,7 @@ public interface Progress {
 
   /** A checkpoint is safe on disk. */
   default void saved(long step, Path folder) {}
+
+  /** A checkpoint or log line of {@code step} could not be written, and the run goes on. */
+  default void notSaved(long step, String reason) {}
 }

@@ -13,7 +13,6 @@ import java.nio.file.StandardOpenOption;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Stream;
@@ -130,21 +129,6 @@ public final class RunFolder implements AutoCloseable {
     } catch (IOException e) {
       throw failed(folder, "write " + CONFIG + " in", e);
     }
-  }
-
-  /** The first line in which {@code config} differs from the run's, for a message; else empty. */
-  public Optional<String> configDifference(String config) {
-    List<String> ours = config().lines().toList();
-    List<String> given = config.lines().toList();
-    for (int i = 0; i < Math.max(ours.size(), given.size()); i++) {
-      String was = i < ours.size() ? "'" + ours.get(i).strip() + "'" : "nothing";
-      String is = i < given.size() ? "'" + given.get(i).strip() + "'" : "nothing";
-      if (i >= ours.size() || i >= given.size() || !ours.get(i).equals(given.get(i))) {
-        return Optional.of(
-            folder.resolve(CONFIG) + " line " + (i + 1) + ": the run has " + was + ", now " + is);
-      }
-    }
-    return Optional.empty();
   }
 
   /**

@@ -13,11 +13,13 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayDeque;
 import java.util.function.Consumer;
 
 /**
  * {@code log.jsonl}: one JSON object a line, each with an "event" and a "step". Owned by the run;
- * one thread. A line is in the hands of the operating system when {@link #append} returns.
+ * one thread. A line is in the hands of the operating system when {@link #append} returns; one that
+ * could not be written stays in memory and is tried again, in its order, by the next call.
  */
 public final class RunLog implements AutoCloseable {
   private static final int MAX_LINE_BYTES = 16 << 20;
@@ -25,6 +27,7 @@ public final class RunLog implements AutoCloseable {
   private final Path file;
   private final FileChannel channel;
   private final Dropped dropped;
+  private final ArrayDeque<byte[]> pending = new ArrayDeque<>();
 
   /**
    * What opening took away.
@@ -93,20 +96,33 @@ public final class RunLog implements AutoCloseable {
 
   /**
    * Appends a line: event, step, then the fields. NaN and infinities are written as strings, JSON
-   * has no numbers for them. If it fails (RunFolderException) no part of the line stays.
+   * has no numbers for them. If it fails (RunFolderException) no part of the line stays in the
+   * file.
    */
   public void append(String event, long step, ObjectNode fields) {
     if (fields.has("event") || fields.has("step")) {
       throw new IllegalArgumentException("event and step are arguments, got fields " + fields);
     }
-    long before = -1;
     try {
       ObjectNode line = StrictJson.newObject().put("event", event).put("step", step);
       line.setAll(fields);
-      ByteBuffer bytes = ByteBuffer.wrap(StrictJson.line(line));
-      before = channel.size();
-      while (bytes.hasRemaining()) {
-        channel.write(bytes);
+      pending.add(StrictJson.line(line));
+    } catch (IOException e) {
+      throw failed(file, "write", e);
+    }
+    writePending();
+  }
+
+  private void writePending() {
+    long before = -1;
+    try {
+      while (!pending.isEmpty()) {
+        ByteBuffer bytes = ByteBuffer.wrap(pending.getFirst());
+        before = channel.size();
+        while (bytes.hasRemaining()) {
+          channel.write(bytes);
+        }
+        pending.removeFirst();
       }
     } catch (IOException e) {
       if (before >= 0) {
@@ -122,6 +138,7 @@ public final class RunLog implements AutoCloseable {
 
   /** Makes all lines durable; call before saving a checkpoint, which must not outlive them. */
   public void sync() {
+    writePending();
     try {
       channel.force(true);
     } catch (IOException e) {

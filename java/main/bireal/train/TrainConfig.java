@@ -15,6 +15,7 @@ import bireal.backend.Gradient;
  * @param checkpointEverySteps 0: at the end of each epoch
  * @param keepCheckpoints newest ones kept, beside the best one
  * @param logEverySteps steps a line of log.jsonl covers
+ * @param onCheckpointFailure what follows where a checkpoint or a log line cannot be written
  */
 public record TrainConfig(
     int epochs,
@@ -25,7 +26,14 @@ public record TrainConfig(
     int evaluateEveryEpochs,
     int checkpointEverySteps,
     int keepCheckpoints,
-    int logEverySteps) {
+    int logEverySteps,
+    OnCheckpointFailure onCheckpointFailure) {
+  /** STOP ends the run; CONTINUE warns, and tries again when the next checkpoint is due. */
+  public enum OnCheckpointFailure {
+    STOP,
+    CONTINUE
+  }
+
   public TrainConfig {
     check(epochs >= 1, "epochs must be >= 1, got " + epochs);
     check(batch >= 1, "batch must be >= 1, got " + batch);

@@ -19,7 +19,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.TreeMap;
 import java.util.function.BooleanSupplier;
 
@@ -46,13 +46,21 @@ public final class Trainer implements AutoCloseable {
   /**
    * How a run ended: complete, or stopped on request with a checkpoint; {@code lastEvaluation} has
    * 0 images if there was none.
+   *
+   * @param step how far it got
+   * @param checkpoint the newest good one; null if none could be written
+   * @param savedStep the step of that one; less than {@code step} if the last ones failed
+   * @param failures of writing checkpoints and log lines, one for each time, in their order; only
+   *     with {@code on_checkpoint_failure: continue}
    */
   public record Summary(
       boolean complete,
       long step,
       Metrics lastEvaluation,
       double bestTop1Percent,
-      Path checkpoint) {}
+      Path checkpoint,
+      long savedStep,
+      List<String> failures) {}
 
   private static final String MODEL = "model.safetensors";
   private static final String OPTIMIZER = "optimizer.safetensors";
@@ -83,12 +91,27 @@ public final class Trainer implements AutoCloseable {
   private boolean evaluationDue;
   private long earlierFallbacks;
 
+  private final List<String> failures = new ArrayList<>();
   private long savedStep = -1;
   private Path lastCheckpoint;
 
   /** A new run, or with {@code resume} the continuation of the run in the folder. */
   public Trainer(
       Setup setup, Backend backend, RunFolder folder, boolean resume, Progress progress) {
+    this(setup, backend, folder, resume, OptionalLong.empty(), progress);
+  }
+
+  /**
+   * As above; with {@code fromStep} it goes on from the checkpoint of that step instead of the
+   * newest, and deletes those after it, which it will make again.
+   */
+  public Trainer(
+      Setup setup,
+      Backend backend,
+      RunFolder folder,
+      boolean resume,
+      OptionalLong fromStep,
+      Progress progress) {
     this.setup = setup;
     this.config = setup.train();
     this.progress = progress;
@@ -114,9 +137,11 @@ public final class Trainer implements AutoCloseable {
       totalSteps = stepsPerEpoch * config.epochs();
       baseLr = setup.optimizer().lr() * config.batch() / setup.optimizer().referenceBatch();
       checkpoints = folder.openCheckpoints();
-      Optional<Checkpoint> start = resume ? checkpoints.latest() : Optional.empty();
-      if (start.isPresent()) {
-        restore(start.get());
+      if (fromStep.isPresent()) {
+        restore(checkpoints.at(fromStep.getAsLong()));
+        checkpoints.discardAfter(done);
+      } else if (resume) {
+        checkpoints.latest().ifPresent(this::restore);
       }
       log = opened.add(folder.openLog(done));
       loader =
@@ -138,7 +163,9 @@ public final class Trainer implements AutoCloseable {
 
   /**
    * Trains to the end, or until {@code stop} says true after a step; then saves a checkpoint and
-   * returns. Throws {@link NonFiniteException} with the checkpoints as they were.
+   * returns. Throws {@link NonFiniteException} with the checkpoints as they were, and {@link
+   * SaveException} where a checkpoint or a log line cannot be written, unless the config says to go
+   * on.
    */
   public Summary run(BooleanSupplier stop) {
     progress.started(done, totalSteps, stepsPerEpoch);
@@ -165,7 +192,40 @@ public final class Trainer implements AutoCloseable {
       save();
     }
     boolean complete = done == totalSteps && !evaluationDue;
-    return new Summary(complete, done, lastEvaluation, bestTop1Percent, lastCheckpoint);
+    return new Summary(
+        complete,
+        done,
+        lastEvaluation,
+        bestTop1Percent,
+        lastCheckpoint,
+        savedStep,
+        List.copyOf(failures));
+  }
+
+  /**
+   * Changes the run's files; where that fails, it does what the config says. {@code failure} says
+   * what did not happen.
+   */
+  private void write(String failure, Runnable writing) {
+    try {
+      writing.run();
+    } catch (CheckpointException | RunFolderException e) {
+      String reason = "step " + done + ": " + failure + ": " + e.getMessage();
+      if (config.onCheckpointFailure() == TrainConfig.OnCheckpointFailure.STOP) {
+        throw new SaveException(
+            reason
+                + (lastCheckpoint == null
+                    ? "; there is no checkpoint before it"
+                    : "; the newest good checkpoint is " + lastCheckpoint),
+            e);
+      }
+      failures.add(reason);
+      progress.notSaved(done, reason);
+    }
+  }
+
+  private void log(String event, ObjectNode fields) {
+    write("a log line was not written", () -> log.append(event, done, fields));
   }
 
   private void record(TrainStep.Result result, double lr) {
@@ -173,9 +233,8 @@ public final class Trainer implements AutoCloseable {
     epochSoFar = epochSoFar.plus(result.metrics());
     progress.step(done, result.metrics(), epochSoFar, lr);
     if (done % config.logEverySteps() == 0 || done % stepsPerEpoch == 0) {
-      log.append(
+      log(
           "train",
-          done,
           fields(window)
               .put("lr", lr)
               .put("grad_norm", result.gradNorm())
@@ -214,16 +273,20 @@ public final class Trainer implements AutoCloseable {
     boolean best = metrics.top1Percent() > bestTop1Percent;
     bestStep = best ? done : bestStep;
     bestTop1Percent = Math.max(bestTop1Percent, metrics.top1Percent());
-    log.append("eval", done, fields(metrics));
+    log("eval", fields(metrics));
     progress.evaluated((int) (done / stepsPerEpoch), metrics, best);
     if (best
         || checkpointDue()
         || savedStep == done) { // a stop may have saved this step with its evaluation due
       save();
     }
-    if (best) {
-      checkpoints.markBest(done, bestTop1Percent);
-      checkpoints.prune(config.keepCheckpoints());
+    if (best && savedStep == done) {
+      write(
+          "the best checkpoint was not marked",
+          () -> {
+            checkpoints.markBest(done, bestTop1Percent);
+            checkpoints.prune(config.keepCheckpoints());
+          });
     }
     return true;
   }
@@ -234,6 +297,14 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void save() {
+    savedStep = -1; // also where an older state of this step is on disk
+    write("the checkpoint was not written", this::saveCheckpoint);
+    if (savedStep == done) {
+      write("old checkpoints were not deleted", () -> checkpoints.prune(config.keepCheckpoints()));
+    }
+  }
+
+  private void saveCheckpoint() {
     log.sync();
     ObjectNode state = RunLog.fields();
     state
@@ -259,7 +330,6 @@ public final class Trainer implements AutoCloseable {
                 OPTIMIZER,
                 NetworkFiles.moments(network, step.optimizer())),
             state);
-    checkpoints.prune(config.keepCheckpoints());
     savedStep = done;
     progress.saved(done, lastCheckpoint);
   }

@@ -1,5 +1,6 @@
 package bireal.cli;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -130,7 +131,17 @@ class ExitCodeIT {
         2,
         run("train", config, "--resume"),
         "model.safetensors",
-        "the previous good checkpoint is");
+        "the previous good checkpoint is",
+        "go on with: scripts/bireal train " + config + " --resume --from-step 8");
+    assertEnds(2, run("train", config, "--from-step", "8"), "--from-step 8 needs --resume");
+    assertEnds(
+        2,
+        run("train", config, "--resume", "--from-step", "9"),
+        "has no checkpoint of step 9; its steps are [8, 16]");
+    bytes[bytes.length - 5] ^= 4;
+    assertEnds(
+        0, run("train", config, "--resume", "--from-step", "8"), "small is trained: 16 steps");
+    assertArrayEquals(bytes, Files.readAllBytes(model)); // the same bits as before the damage
   }
 
   @Test

@@ -50,7 +50,7 @@ class MainTest {
     assertEquals(
         List.of(
             "bireal: --help --stacktrace --version",
-            "bireal train: --help --profile --resume --set --stacktrace --version CONFIG",
+            "bireal train: --from-step --help --profile --resume --set --stacktrace --version CONFIG",
             "bireal eval: --help --set --stacktrace --version --weights RUN|CONFIG",
             "bireal verify: --backend --failures --help --stacktrace --version CASE.json",
             "bireal info: --help --set --stacktrace --version CONFIG",

@@ -26,6 +26,7 @@ class DatasetsTest {
         values,
         1,
         1,
+        120,
         1,
         1,
         1,

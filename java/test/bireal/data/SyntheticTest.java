@@ -23,6 +23,7 @@ class SyntheticTest {
         List.of(),
         1,
         1,
+        120,
         200,
         100,
         channels,

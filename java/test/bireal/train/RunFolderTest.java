@@ -12,7 +12,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
@@ -89,21 +88,6 @@ class RunFolderTest {
     Path below = file.resolve("run");
     assertTrue(refused(() -> RunFolder.create(below, CONFIG)).contains(below.toString()));
     assertTrue(refused(() -> RunFolder.resume(below)).contains(below.toString()));
-  }
-
-  @Test
-  void theFirstDifferenceOfTheConfigIsNamed() {
-    try (RunFolder run = RunFolder.create(folder, CONFIG)) {
-      assertEquals(Optional.empty(), run.configDifference(CONFIG));
-      String changed = run.configDifference("network:\n  depth: 34\n").orElseThrow();
-      assertTrue(changed.endsWith("line 2: the run has 'depth: 18', now 'depth: 34'"), changed);
-      String longer = run.configDifference(CONFIG + "train:\n").orElseThrow();
-      assertTrue(longer.endsWith("line 3: the run has nothing, now 'train:'"), longer);
-      String shorter = run.configDifference("network:\n").orElseThrow();
-      assertTrue(shorter.endsWith("line 2: the run has 'depth: 18', now nothing"), shorter);
-      run.writeConfig("network:\n");
-      assertEquals(Optional.empty(), run.configDifference("network:\n"));
-    }
   }
 
   @Test

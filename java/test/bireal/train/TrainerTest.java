@@ -30,6 +30,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -81,13 +82,24 @@ class TrainerTest {
             List.of(0.25, 0.25),
             loaderThreads,
             2,
+            120,
             45,
             20,
             2,
             4),
         ADAM,
         new LrSchedule(LrSchedule.Type.LINEAR, 2),
-        new TrainConfig(epochs, batch, microBatch, Gradient.FIXED16, 0.1, 1, checkpointEvery, 3, 3),
+        new TrainConfig(
+            epochs,
+            batch,
+            microBatch,
+            Gradient.FIXED16,
+            0.1,
+            1,
+            checkpointEvery,
+            3,
+            3,
+            TrainConfig.OnCheckpointFailure.STOP),
         7,
         Map.of("key", "value"));
   }
@@ -322,6 +334,111 @@ class TrainerTest {
     }
   }
 
+  /** At {@code step} the checkpoint folder makes way for a file, where nobody can write. */
+  private Progress breaking(Path run, long breakAt, long mendAt, List<String> told) {
+    Path checkpoints = run.resolve("checkpoints");
+    Path away = run.resolve("away");
+    return new Progress() {
+      @Override
+      public void step(long step, Metrics last, Metrics epochSoFar, double lr) {
+        try {
+          if (step == breakAt) {
+            Files.move(checkpoints, away);
+            Files.createFile(checkpoints);
+          } else if (step == mendAt) {
+            Files.delete(checkpoints);
+            Files.move(away, checkpoints);
+          }
+        } catch (IOException e) {
+          throw new java.io.UncheckedIOException(e);
+        }
+      }
+
+      @Override
+      public void notSaved(long step, String reason) {
+        told.add(reason);
+      }
+    };
+  }
+
+  private Trainer.Summary runBroken(String name, Trainer.Setup setup, Progress progress) {
+    try (Backend backend = CpuBackend.open(1);
+        RunFolder runFolder = RunFolder.create(folder.resolve(name), "name: x\n");
+        Trainer trainer = new Trainer(setup, backend, runFolder, false, progress)) {
+      return trainer.run(() -> false);
+    }
+  }
+
+  @Test
+  void aCheckpointThatCannotBeWrittenStopsTheRunAndItsSuccessorEndsInTheSameBits()
+      throws IOException {
+    Trainer.Setup setup = setup(1, 2, 8, 3, 2);
+    Trainer.Summary whole = run("whole", setup, 1, false, () -> false);
+    Path broken = folder.resolve("broken");
+    SaveException e =
+        assertThrows(
+            SaveException.class,
+            () -> runBroken("broken", setup, breaking(broken, 5, -1, new ArrayList<>())));
+    for (String part :
+        List.of(
+            "step 6: the checkpoint was not written",
+            broken.resolve("checkpoints").toString(),
+            "the newest good checkpoint is",
+            "step_00000004")) {
+      assertTrue(e.getMessage().contains(part), e.getMessage());
+    }
+    Files.delete(broken.resolve("checkpoints"));
+    Files.move(broken.resolve("away"), broken.resolve("checkpoints"));
+    Trainer.Summary resumed = run("broken", setup, 1, true, () -> false);
+    assertEquals(files(whole.checkpoint()), files(resumed.checkpoint()));
+    assertEquals(
+        Files.readString(folder.resolve("whole/log.jsonl")),
+        Files.readString(broken.resolve("log.jsonl")));
+  }
+
+  @Test
+  void withContinueTheRunGoesOnAndNamesEveryCheckpointItSkipped() throws IOException {
+    Trainer.Setup stop = setup(1, 2, 8, 3, 2);
+    TrainConfig t = stop.train();
+    Trainer.Setup setup =
+        new Trainer.Setup(
+            stop.network(),
+            stop.data(),
+            stop.optimizer(),
+            stop.schedule(),
+            new TrainConfig(
+                t.epochs(),
+                t.batch(),
+                t.microBatch(),
+                t.labelSmoothing(),
+                t.evaluateEveryEpochs(),
+                t.checkpointEverySteps(),
+                t.keepCheckpoints(),
+                t.logEverySteps(),
+                TrainConfig.OnCheckpointFailure.CONTINUE),
+            stop.seed(),
+            stop.trajectory());
+    Trainer.Summary whole = run("whole", stop, 1, false, () -> false);
+    List<String> told = new ArrayList<>();
+    Trainer.Summary mended =
+        runBroken("mended", setup, breaking(folder.resolve("mended"), 3, 7, told));
+    assertEquals(whole.step(), mended.savedStep());
+    assertEquals(told, mended.failures());
+    assertTrue(
+        told.stream().anyMatch(reason -> reason.startsWith("step 4: the checkpoint was not")),
+        told.toString());
+    assertEquals(files(whole.checkpoint()), files(mended.checkpoint()));
+    assertEquals(
+        Files.readString(folder.resolve("whole/log.jsonl")),
+        Files.readString(folder.resolve("mended/log.jsonl")));
+
+    Trainer.Summary lost =
+        runBroken("lost", setup, breaking(folder.resolve("lost"), 3, -1, new ArrayList<>()));
+    assertTrue(lost.complete());
+    assertTrue(lost.savedStep() < lost.step(), lost.toString());
+    assertEquals("step_00000002", lost.checkpoint().getFileName().toString());
+  }
+
   @Test
   void backwardWithoutForwardIsRefused() {
     try (Backend backend = CpuBackend.open(1);
@@ -393,6 +510,7 @@ class TrainerTest {
             d.std(),
             1,
             2,
+            120,
             d.syntheticTrainImages(),
             d.syntheticTestImages(),
             d.syntheticChannels(),
