@@ -1,4 +1,4 @@
-// linear: fully connected layer with bias, through oneDNN on the CPU.
+// linear: fully connected layer with bias, on the CPU through oneDNN and, for bwd_weight, a loop of our own.
 //
 //   fwd         y[n,k] = bias[k] + sum_c x[n,c] * w[k,c]
 //   bwd_input   dx[n,c] = sum_k dy[n,k] * w[k,c]
@@ -6,7 +6,7 @@
 //
 // Shapes    x, dx [n,C], w, dw [K,C], bias, dbias [K], y, dy [n,K], all float; 1 <= n <= N of the plan
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
-// Order     fixed slices, each on one thread: the same bits for any thread count; dbias in double, rounded once;
+// Order     fixed slices or rows, each on one thread: the same bits for any thread count; dbias in double, rounded once;
 //           against the reference within (terms + 4) * 2^-24 * sum|terms|
 // Throws    InvalidArgument from plan(); DeviceError if oneDNN fails
 // Source    PyTorch Linear; library: oneDNN 3.11

@@ -40,8 +40,8 @@ Primitive make(const char* op, const Product& p, int thread_count) {
 struct LinearPlan::Primitives {
   ImageSlices slices;
   int thread_count;
-  Primitive fwd, fwd_row, bwd_input, bwd_input_row, bwd_weight;  // the rest of the weight gradient is our own loop
-  int64_t scratch_bytes = 0, weight_bytes = 0;
+  Primitive fwd, fwd_row, bwd_input, bwd_input_row;
+  int64_t scratch_bytes = 0;
 
   char* scratch(void* workspace, int worker) const { return static_cast<char*>(workspace) + worker * scratch_bytes; }
 };
@@ -53,7 +53,7 @@ LinearPlan linear_plan(Context& context, int64_t N, int64_t C, int64_t K) {
   positive(N, "N"), positive(C, "C"), positive(K, "K");
 
   const int threads = context.thread_count();
-  auto p = std::make_shared<LinearPlan::Primitives>(LinearPlan::Primitives{ImageSlices(N), threads, {}, {}, {}, {}, {}});
+  auto p = std::make_shared<LinearPlan::Primitives>(LinearPlan::Primitives{ImageSlices(N), threads, {}, {}, {}, {}});
   const int64_t m = p->slices.images;
   auto fwd = [&](int64_t rows) {
     return make("linear_fwd", {matrix(rows, C), transposed(C, K), matrix(1, K), matrix(rows, K)}, threads);
@@ -63,20 +63,18 @@ LinearPlan linear_plan(Context& context, int64_t N, int64_t C, int64_t K) {
   };
   p->fwd = fwd(m);
   p->bwd_input = bwd_input(m);
-  p->bwd_weight = make("linear_bwd_weight", {transposed(K, m), matrix(m, C), Desc(), matrix(K, C)}, threads);
   if (m > 1) {
     p->fwd_row = fwd(1);
     p->bwd_input_row = bwd_input(1);
   }
-  for (const Primitive* primitive : {&p->fwd, &p->fwd_row, &p->bwd_input, &p->bwd_input_row, &p->bwd_weight})
+  for (const Primitive* primitive : {&p->fwd, &p->fwd_row, &p->bwd_input, &p->bwd_input_row})
     p->scratch_bytes = std::max(p->scratch_bytes, primitive->scratch_bytes());
-  p->weight_bytes = onednn::aligned64(K * C * int64_t(sizeof(float)));
 
   LinearPlan plan;
   plan.N = N;
   plan.C = C;
   plan.K = K;
-  plan.workspace_bytes = threads * p->scratch_bytes + (p->slices.full(N) + (m > 1)) * p->weight_bytes;
+  plan.workspace_bytes = threads * p->scratch_bytes;
   plan.primitives = std::move(p);
   return plan;
 }
@@ -104,29 +102,28 @@ void linear_bwd_input(Context& context, const LinearPlan& plan, float* dx, const
 }
 
 void linear_bwd_weight(Context& context, const LinearPlan& plan, float* dw, float* dbias, const float* x, const float* dy,
-                       int64_t n, GradMode mode, void* workspace) {
-  const LinearPlan::Primitives& p = *plan.primitives;
-  const int64_t C = plan.C, K = plan.K, m = p.slices.images, full = p.slices.full(n), rest = p.slices.rest(n);
-  char* partials = p.scratch(workspace, p.thread_count);
-  auto partial = [&](int64_t task) { return reinterpret_cast<float*>(partials + task * p.weight_bytes); };
-  context.parallel(full + (rest > 0), [&](int64_t task, int worker) {
-    float* out = partial(task);
-    const int64_t begin = task * m;
-    if (task < full) {
-      p.bwd_weight.run(worker, {dy + begin * K, x + begin * C, out}, p.scratch(workspace, worker));
-      return;
-    }
-    // Fewer rows than a slice, one outer product after the other.
-    for (int64_t k = 0; k < K; ++k) {
-      float* row = out + k * C;
-      for (int64_t c = 0; c < C; ++c) row[c] = dy[begin * K + k] * x[begin * C + c];
-      for (int64_t i = begin + 1; i < n; ++i)
-        for (int64_t c = 0; c < C; ++c) row[c] += dy[i * K + k] * x[i * C + c];
-    }
+                       int64_t n, GradMode mode, void*) {
+  // Our own loop: the product is small (n rows), and cut by its output it needs no partial sums, where slices of n cost a
+  // copy of w each.
+  const int64_t C = plan.C, K = plan.K;
+  constexpr int64_t kRows = 16, kBlock = 32;
+  context.parallel((K + kRows - 1) / kRows, [&](int64_t task, int) {
+    for (int64_t k = task * kRows; k < std::min(K, (task + 1) * kRows); ++k)
+      for (int64_t begin = 0; begin < C; begin += kBlock) {
+        const int64_t count = std::min(kBlock, C - begin);
+        float sum[kBlock] = {};
+        for (int64_t i = 0; i < n; ++i) {
+          const float gradient = dy[i * K + k];
+          const float* row = x + i * C + begin;
+          if (count == kBlock)
+            for (int64_t c = 0; c < kBlock; ++c) sum[c] += gradient * row[c];
+          else
+            for (int64_t c = 0; c < count; ++c) sum[c] += gradient * row[c];
+        }
+        float* out = dw + k * C + begin;
+        for (int64_t c = 0; c < count; ++c) out[c] = mode == GradMode::kAccumulate ? out[c] + sum[c] : sum[c];
+      }
   });
-  const int64_t parts = full + (rest > 0);
-  onednn::add_partials(context, partial(0), partial(0), p.weight_bytes / int64_t(sizeof(float)), parts, K * C);
-  onednn::store_gradient(context, dw, partial(0), K * C, mode);
 
   constexpr int64_t kColumns = 64;
   context.parallel((K + kColumns - 1) / kColumns, [&](int64_t task, int) {
