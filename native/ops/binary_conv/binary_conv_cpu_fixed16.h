@@ -56,7 +56,8 @@ struct Fixed16WeightTiles {
   int64_t row, image_rows, rows_up, rows_down;   // positions of a row, rows of an image; offsets of the filter's rows
   int64_t chunk_images, chunk_rows, row_blocks, slack, chunk_positions;
   int64_t padded_K, padded_C, k_blocks, max_slices;
-  int64_t slice_sums, sums, squares, workers, worker_bytes, planes, plane_pitch, x, x_phase_bytes, pixels, x_pixels, zeros, bytes;
+  int64_t slice_sums, sums, squares, workers, worker_bytes, planes, plane_pitch, x, x_phase_bytes, tiles, pixels, x_pixels, zeros,
+      bytes;
 
   Fixed16WeightTiles(const Conv2dShape& shape, int threads, int64_t head_bytes);
   int64_t slices(int64_t n) const { return std::min(max_slices, ceil_div(n, chunk_images) * row_blocks); }

@@ -196,6 +196,7 @@ Fixed16WeightTiles::Fixed16WeightTiles(const Conv2dShape& s, int threads, int64_
   x_phase_bytes = chunk_positions * padded_C;
   for (int64_t& offset : tap_x) offset *= x_phase_bytes;
   x = worker.add(phases, x_phase_bytes);
+  tiles = worker.add(s.taps() * kTileSums, sizeof(int32_t));
   pixels = worker.add(chunk_positions + 2 * slack, sizeof(const float*));
   x_pixels = worker.add(chunk_positions, sizeof(const word_t*));
   worker_bytes = worker.bytes;
@@ -259,6 +260,7 @@ void Fixed16WeightTiles::run(Context& context, const Conv2dShape& s, const float
       task.high = high + slack, task.low = low + slack;
       task.plane_pitch = plane_pitch;
       task.x = x_bytes;
+      task.tiles = part<int32_t>(own, tiles);
       task.tap_x = tap_x.data(), task.shifts = tap_shift.data(), task.taps = taps;
       task.positions = positions, task.channel_tiles = (k1 - k0) / 16, task.channels = padded_C;
       task.sums = part<int32_t>(workspace, sums) + slice * slice_sums + k0 * taps * padded_C;

@@ -11,7 +11,7 @@
 
 namespace bireal::cpu {
 
-enum { kTilePositions = 16, kTileDepth = 64, kTileChannels = 32, kTilePairBytes = 2048 };
+enum { kTilePositions = 16, kTileDepth = 64, kTileChannels = 32, kTilePairBytes = 2048, kTileSums = 1024 };
 
 /// Some rows of one phase of one image of bwd_input.
 struct Fixed16TileInput {
@@ -33,10 +33,11 @@ struct Fixed16TileWeight {
   const int8_t* high;  // [output channel][plane_pitch], positions in sequence, at position 0
   const uint8_t* low;
   int64_t plane_pitch;
-  const int8_t* x;  // [phase][position / 4][channels][4]: +1, -1, and 0 in gaps
+  const int8_t* x;  // [phase][32 channels][position / 4][channel][4]: +1, -1, and 0 in gaps
   const int64_t* tap_x;
   const int64_t* shifts;
   int64_t taps, positions, channel_tiles, channels;  // channel_tiles: of 16 output channels; channels: input, rounded up to 32
+  int32_t* tiles;                                    // scratch, kTileSums for each tap, aligned to 64 bytes
   int32_t* sums;                                     // [output channel][tap][channels] to add to
   bool first;                                        // overwrite sums
 };
