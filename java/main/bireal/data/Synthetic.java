@@ -106,27 +106,34 @@ final class Synthetic implements Dataset {
     int pattern = label(index) * GRID * GRID * channels;
     long state = Rng.bits(noise, index);
     long bits = 0;
+    int[] ends = new int[2 * channels];
     int i = 0;
     for (int h = 0; h < side; h++) {
-      int row = pattern + cell[h] * GRID * channels;
-      for (int w = 0; w < side; w++) {
-        for (int c = 0; c < channels; c++, i++) {
-          int at = row + cell[w] * channels + c;
-          int upper = between(at, weight[w]);
-          int lower = between(at + GRID * channels, weight[w]);
-          int smooth = (upper * (ONE - weight[h]) + lower * weight[h]) / (ONE * ONE);
-          // One draw serves eight pixels.
-          bits = i % 8 == 0 ? Rng.bits(state, i / 8) : bits >>> 8;
-          int pixel = smooth + ((byte) bits >> 1);
-          target.put(offsetBytes + i, (byte) Math.max(0, Math.min(255, pixel)));
+      int upper = pattern + cell[h] * GRID * channels;
+      int lower = upper + GRID * channels;
+      int down = weight[h];
+      // Between two columns of control points only the weights of their vertical means change.
+      for (int w = 0; w < side; ) {
+        int column = cell[w];
+        for (int k = 0; k < 2 * channels; k++) {
+          int at = column * channels + k;
+          ends[k] = mean(upper + at, lower + at, down);
+        }
+        for (; w < side && cell[w] == column; w++) {
+          int right = weight[w];
+          for (int c = 0; c < channels; c++, i++) {
+            int smooth = (ends[c] * (ONE - right) + ends[channels + c] * right) / (ONE * ONE);
+            // One draw serves eight pixels.
+            bits = (i & 7) == 0 ? Rng.bits(state, i >> 3) : bits >>> 8;
+            int pixel = smooth + ((byte) bits >> 1);
+            target.put(offsetBytes + i, (byte) Math.max(0, Math.min(255, pixel)));
+          }
         }
       }
     }
   }
 
-  /** Control point {@code at} and its right neighbour, times ONE. */
-  private int between(int at, int rightWeight) {
-    return Byte.toUnsignedInt(patterns[at]) * (ONE - rightWeight)
-        + Byte.toUnsignedInt(patterns[at + channels]) * rightWeight;
+  private int mean(int upper, int lower, int down) {
+    return (patterns[upper] & 0xFF) * (ONE - down) + (patterns[lower] & 0xFF) * down;
   }
 }

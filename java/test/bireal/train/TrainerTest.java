@@ -410,6 +410,7 @@ class TrainerTest {
                 t.epochs(),
                 t.batch(),
                 t.microBatch(),
+                t.gradient(),
                 t.labelSmoothing(),
                 t.evaluateEveryEpochs(),
                 t.checkpointEverySteps(),
