@@ -38,6 +38,14 @@ public final class Network implements AutoCloseable {
    * sizes, for an image that it cannot take.
    */
   public Network(NetworkConfig config, Shape image, Planner planner) {
+    if (config.network() != NetworkConfig.Family.BIREALNET || config.depth() == 50) {
+      throw new IllegalArgumentException(
+          "network "
+              + config.network()
+              + " of depth "
+              + config.depth()
+              + " is not in this version");
+    }
     this.planner = planner;
     this.backend = planner.backend();
     input =

@@ -159,6 +159,8 @@ public final class ReferenceCase {
         (int) integer(model, "width", 64L),
         (int) integer(model, "classes", 1000L),
         choice(NetworkConfig.Stem.class, text(model, "stem", "imagenet"), "spec.model.stem"),
+        NetworkConfig.Weights.AUTO,
+        NetworkConfig.Nonlinearity.AUTO,
         choice(
             WeightGradient.class,
             text(model, "weight_gradient", "clipped"),

@@ -50,6 +50,8 @@ class GradientTest {
         width,
         classes,
         stem,
+        NetworkConfig.Weights.AUTO,
+        NetworkConfig.Nonlinearity.AUTO,
         weightGradient,
         activationGradient,
         NetworkConfig.Init.KAIMING);
