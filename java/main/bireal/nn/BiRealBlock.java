@@ -30,6 +30,8 @@ final class BiRealBlock implements Block {
   private Parameter bias1;
   private Parameter slope;
   private Parameter bias2;
+  private RPRelu rprelu;
+  private RPRelu rpreluGradients;
 
   /** {@code name} is the published prefix, e.g. {@code layer1.0}; C channels in, K out. */
   BiRealBlock(NetworkConfig config, String name, int C, int K, int stride) {
@@ -105,6 +107,15 @@ final class BiRealBlock implements Block {
     return out;
   }
 
+  /** Null without one. Made once: the parameters have their memory only after planning. */
+  private RPRelu rprelu() {
+    if (react() && rprelu == null) {
+      rprelu = new RPRelu(bias1.value(), slope.value(), bias2.value());
+      rpreluGradients = new RPRelu(bias1.gradient(), slope.gradient(), bias2.gradient());
+    }
+    return rprelu;
+  }
+
   @Override
   public void forward(int n, Pass pass) {
     unit.forward(n, pass);
@@ -117,7 +128,7 @@ final class BiRealBlock implements Block {
         unit.affine(),
         shortcut.value(),
         shortcut.affine(),
-        react() ? new RPRelu(bias1.value(), slope.value(), bias2.value()) : null,
+        rprelu(),
         Sign.thresholdOf(next));
   }
 
@@ -129,13 +140,13 @@ final class BiRealBlock implements Block {
           n,
           dy,
           unit.norm().backwardSums(),
-          new RPRelu(bias1.gradient(), slope.gradient(), bias2.gradient()),
+          rpreluGradients,
           dy,
           unit.v(),
           unit.affine(),
           shortcut.value(),
           shortcut.affine(),
-          new RPRelu(bias1.value(), slope.value(), bias2.value()),
+          rprelu(),
           mode,
           planner.workspace());
     } else {

@@ -721,89 +721,23 @@ class GradientTest {
 
   // Finite differences.
 
-  /** A network, and parameters of it that the loss depends on smoothly, or nearly so. */
-  private record Smooth(NetworkConfig config, double h, List<String> parameters) {
-    @Override
-    public String toString() {
-      return config.network()
-          + "-"
-          + config.depth()
-          + " "
-          + config.weights()
-          + " "
-          + config.nonlinearity();
-    }
-  }
+  /** A network, and parameters of it behind its last sign, which move the loss smoothly. */
+  private record Smooth(NetworkConfig config, List<String> parameters) {}
 
-  /**
-   * Behind the last sign every parameter moves the loss smoothly; in a real-valued network each
-   * does, but for the kinks of its nonlinearities, which small steps mostly miss.
-   */
   static List<Smooth> smooth() {
-    List<Smooth> cases = new java.util.ArrayList<>();
-    cases.add(
+    List<String> react = List.of("fc.weight", "layer4.3.prelu.weight", "layer4.3.move2.bias");
+    return List.of(
         new Smooth(
-            config(
-                NetworkConfig.Stem.CIFAR,
-                8,
-                5,
-                WeightGradient.CLIPPED,
-                ActivationGradient.APPROX_SIGN),
-            0x1p-6,
-            List.of("fc.weight", "fc.bias", "layer4.3.bn1.weight", "layer4.3.bn1.bias")));
-    for (NetworkConfig.Weights weights :
-        List.of(NetworkConfig.Weights.BINARY, NetworkConfig.Weights.REAL)) {
-      List<String> names =
-          new java.util.ArrayList<>(
-              List.of(
-                  "fc.weight",
-                  "layer4.3.bn1.weight",
-                  "layer4.3.move1.bias",
-                  "layer4.3.prelu.weight",
-                  "layer4.3.move2.bias"));
-      if (weights == NetworkConfig.Weights.REAL) {
-        names.add("layer4.3.binary_conv.weight");
-      }
-      cases.add(new Smooth(react(weights, 8, 5), 0x1p-6, names));
-    }
-    cases.add(
+            family(NetworkConfig.Family.BIREALNET, 18, NetworkConfig.Nonlinearity.AUTO),
+            List.of("fc.weight", "fc.bias", "layer4.3.bn1.weight", "layer4.3.bn1.bias")),
+        new Smooth(react(NetworkConfig.Weights.BINARY, 8, 5), react),
+        new Smooth(react(NetworkConfig.Weights.REAL, 8, 5), react),
         new Smooth(
             family(NetworkConfig.Family.XNORNET, 18, NetworkConfig.Nonlinearity.AUTO),
-            0x1p-6,
-            List.of("final.0.weight", "final.0.bias")));
-    cases.add(
+            List.of("fc.weight", "final.0.weight")),
         new Smooth(
             family(NetworkConfig.Family.BIREALNET, 50, NetworkConfig.Nonlinearity.AUTO),
-            0x1p-6,
             List.of("layers.15.bn3.weight", "layers.15.bn3.bias")));
-    for (NetworkConfig.Nonlinearity kind :
-        List.of(
-            NetworkConfig.Nonlinearity.RELU,
-            NetworkConfig.Nonlinearity.LEAKY_CLIP,
-            NetworkConfig.Nonlinearity.CLIP)) {
-      cases.add(
-          new Smooth(
-              family(NetworkConfig.Family.REALNET, 18, kind),
-              0x1p-9,
-              List.of(
-                  "conv1.weight",
-                  "layer1.1.binary_conv.weights",
-                  "layer2.0.downsample.1.weight",
-                  "layer3.0.bn1.weight",
-                  "layer4.3.bn1.bias")));
-    }
-    cases.add(
-        new Smooth(
-            family(NetworkConfig.Family.RESNET, 18, NetworkConfig.Nonlinearity.AUTO),
-            0x1p-9,
-            List.of(
-                "conv1.weight",
-                "layer1.0.conv1.weight",
-                "layer2.0.conv2.weight",
-                "layer2.0.downsample.0.weight",
-                "layer3.1.bn1.weight",
-                "layer4.1.bn2.bias")));
-    return cases;
   }
 
   private static NetworkConfig family(
@@ -851,14 +785,14 @@ class GradientTest {
         loss(network, n);
         network.backward(n, GradMode.OVERWRITE);
         for (String name : smooth.parameters()) {
-          assertIsDifferenceQuotient(backend, network, name, n, (float) smooth.h());
+          assertIsDifferenceQuotient(backend, network, name, n);
         }
       }
     }
   }
 
   private static void assertIsDifferenceQuotient(
-      Backend backend, Network network, String name, int n, float h) {
+      Backend backend, Network network, String name, int n) {
     Parameter parameter =
         network.planner().parameters().stream()
             .filter(p -> p.name().equals(name))
@@ -872,12 +806,9 @@ class GradientTest {
     assertTrue(largest > 1e-3, name + " has no gradient to compare");
     for (int i = 0; i < values.length; i += stride) {
       float value = values[i];
-      // The loss has rounding errors of about 1e-7, so the quotient has 1e-7 / 2h: 3e-6 at 2^-6,
-      // 3e-5
-      // at 2^-9; its truncation error is h^2/6 = 4e-5 at 2^-6 times a third derivative below 1. The
-      // short steps are those of networks with kinks, which some of thousands of values cross: each
-      // moves the quotient by at most h times its own second difference, together 2 % of the
-      // largest.
+      // 2^-6: the loss has rounding errors of about 1e-7, so the quotient has 1e-7 / 2^-5 = 3e-6;
+      // its truncation error is h^2/6 = 4e-5 times a third derivative below 1.
+      float h = 0x1p-6f;
       values[i] = value + h;
       network.setPublished(parameter, values);
       double above = loss(network, n);
@@ -890,8 +821,165 @@ class GradientTest {
       assertEquals(
           (above - below) / width,
           gradient[i],
-          h < 0x1p-7 ? 2e-4 + 2e-2 * largest : 1e-4 + 1e-3 * largest,
+          1e-4 + 1e-3 * largest,
           backend.description() + " " + name + " " + i);
+    }
+  }
+
+  /** A block, its input, and what of it moves the output smoothly; "x" is the input. */
+  private record BlockCase(
+      String name, Supplier<Block> block, int C, int side, List<String> smooth) {
+    @Override
+    public String toString() {
+      return name;
+    }
+  }
+
+  static List<BlockCase> blocks() {
+    List<BlockCase> cases = new java.util.ArrayList<>();
+    for (NetworkConfig.Nonlinearity kind :
+        List.of(
+            NetworkConfig.Nonlinearity.RELU,
+            NetworkConfig.Nonlinearity.LEAKY_CLIP,
+            NetworkConfig.Nonlinearity.CLIP)) {
+      NetworkConfig config = family(NetworkConfig.Family.REALNET, 18, kind);
+      String conv = "b.binary_conv.weights";
+      cases.add(
+          new BlockCase(
+              kind + "",
+              () -> new BiRealBlock(config, "b", 5, 5, 1),
+              5,
+              4,
+              List.of("x", conv, "b.bn1.weight", "b.bn1.bias")));
+      cases.add(
+          new BlockCase(
+              kind + "/2",
+              () -> new BiRealBlock(config, "b", 3, 6, 2),
+              3,
+              6,
+              List.of("x", conv, "b.downsample.1.weight", "b.downsample.2.weight")));
+    }
+    NetworkConfig resnet = family(NetworkConfig.Family.RESNET, 18, NetworkConfig.Nonlinearity.AUTO);
+    List<String> all =
+        List.of(
+            "x", "b.conv1.weight", "b.bn1.weight", "b.bn1.bias", "b.conv2.weight", "b.bn2.bias");
+    cases.add(new BlockCase("resnet", () -> new ResNetBlock(resnet, "b", 5, 1), 5, 4, all));
+    List<String> more = new java.util.ArrayList<>(all);
+    more.addAll(List.of("b.downsample.0.weight", "b.downsample.1.weight"));
+    cases.add(new BlockCase("resnet/2", () -> new ResNetBlock(resnet, "b", 6, 2), 3, 5, more));
+    cases.add(
+        new BlockCase(
+            "norm, relu", () -> new NormReluBlock("b"), 5, 4, List.of("x", "b.weight", "b.bias")));
+    NetworkConfig xnor = family(NetworkConfig.Family.XNORNET, 18, NetworkConfig.Nonlinearity.AUTO);
+    cases.add(
+        new BlockCase(
+            "xnor/2",
+            () -> new XnorBlock(xnor, "b", 6, 2),
+            3,
+            6,
+            List.of("b.downsample.0.weight", "b.downsample.1.weight", "b.downsample.1.bias")));
+    NetworkConfig fifty =
+        family(NetworkConfig.Family.BIREALNET, 50, NetworkConfig.Nonlinearity.AUTO);
+    cases.add(
+        new BlockCase(
+            "first bottleneck",
+            () -> new BottleneckBlock(fifty, "b", null, 16, 1),
+            4,
+            4,
+            List.of("b.bn3.weight", "b.bn3.bias", "b.downsample.1.weight", "b.downsample.2.bias")));
+    return cases;
+  }
+
+  @ParameterizedTest
+  @MethodSource("blocks")
+  void gradientsOfABlockAreFiniteDifferences(BlockCase c) {
+    for (Supplier<Backend> open : backends()) {
+      try (Backend backend = open.get();
+          Planner planner = new Planner(backend, 2, Gradient.FP32)) {
+        Block block = c.block().get();
+        Shape shape = Shape.of(2, c.side(), c.side(), c.C());
+        Activation input =
+            new Activation(
+                planner.keep(shape, DType.F32),
+                planner.keep(shape, DType.BITS),
+                planner.gradient(shape, 0),
+                0);
+        Activation output = block.plan(planner, input, null);
+        planner.finish();
+        planner.allocate();
+        long seed = Rng.state(31, c.name());
+        Map<String, Parameter> parameters = new LinkedHashMap<>();
+        for (Parameter parameter : planner.parameters()) {
+          parameters.put(parameter.name(), parameter);
+          int count = (int) parameter.shape().count();
+          set(backend, parameter, random(seed, parameters.size(), count, 1));
+        }
+        planner.owned().forEach(Layer::refresh);
+        // Away from the kinks of all nonlinearities at -1, 0 and 1.
+        double[] x = random(seed, 0, (int) shape.count(), 1.7);
+        Arrays.setAll(
+            x,
+            i -> {
+              double off = x[i] - Math.rint(x[i]);
+              return Math.abs(off) < 0.05 ? x[i] + 0.1 : x[i];
+            });
+        double[] dy = random(seed, 100, (int) output.real().shape().count(), 1);
+        java.util.function.ToDoubleFunction<double[]> loss =
+            pixels -> {
+              writeImages(backend, input.real(), 2, pixels);
+              backend.signPackFwd(2, input.bits(), input.real(), null);
+              block.forward(2, Pass.TRAIN);
+              double[] y = readImages(backend, output.real(), 2);
+              double sum = 0;
+              for (int i = 0; i < y.length; i++) {
+                sum += y[i] * dy[i];
+              }
+              return sum;
+            };
+        assertTrue(Double.isFinite(loss.applyAsDouble(x)));
+        writeImages(backend, output.gradient(), 2, dy);
+        block.backward(2, GradMode.OVERWRITE);
+        double[] dx = readImages(backend, input.gradient(), 2);
+        for (String name : c.smooth()) {
+          Parameter parameter = parameters.get(name);
+          double[] gradient =
+              parameter == null
+                  ? dx
+                  : doubles(parameter.toPublished(Tensors.floats(backend, parameter.gradient())));
+          double[] values =
+              parameter == null
+                  ? x.clone()
+                  : doubles(parameter.toPublished(Tensors.floats(backend, parameter.value())));
+          double largest = Arrays.stream(gradient).map(Math::abs).max().orElseThrow();
+          assertTrue(largest > 1e-2, name + " has no gradient to compare");
+          for (int i = 0; i < values.length; i++) {
+            // 2^-9: y has about 200 rounding errors of 1e-7, so the quotient one of 1e-7 sqrt(200)
+            // /
+            // 2^-8 = 4e-4; a relu between two convolutions is rarely crossed by so short a step.
+            double h = 0x1p-9;
+            double was = values[i];
+            double[] sides = new double[2];
+            for (int side = 0; side < 2; side++) {
+              values[i] = (float) (side == 0 ? was - h : was + h);
+              if (parameter != null) {
+                set(backend, parameter, values);
+                planner.owned().forEach(Layer::refresh);
+              }
+              sides[side] = loss.applyAsDouble(parameter == null ? values : x);
+            }
+            values[i] = was;
+            assertEquals(
+                (sides[1] - sides[0]) / (2 * h),
+                gradient[i],
+                2e-3 + 4e-3 * largest,
+                backend.description() + " " + name + " " + i);
+          }
+          if (parameter != null) {
+            set(backend, parameter, values);
+            planner.owned().forEach(Layer::refresh);
+          }
+        }
+      }
     }
   }
 
@@ -939,28 +1027,7 @@ class GradientTest {
     try (Backend backend = CpuBackend.open(2);
         Network network =
             new Network(config, Shape.of(64, 64, 3), new Planner(backend, 2, Gradient.FP32))) {
-      network.allocate();
-      network.initialize(0);
-      int j = 0;
-      for (Parameter parameter : network.planner().parameters()) {
-        int[] dims = Arrays.stream(parameter.publishedDims()).mapToInt(Math::toIntExact).toArray();
-        int count = Arrays.stream(dims).reduce(1, Math::multiplyExact);
-        if (dims.length >= 2) {
-          double amplitude =
-              parameter.name().endsWith(".weights") ? 0.05 : Math.sqrt(2.0 * dims[0] / count);
-          int number = j;
-          network.setPublished(
-              parameter, floats(fill(count, i -> amplitude * Math.sin(0.37 * i + 0.11 * number))));
-        } else if (parameter.name().equals("fc.bias")) {
-          network.setPublished(parameter, new float[count]);
-        }
-        j++;
-      }
-      network.refresh();
-      writeImages(backend, network.input(), 2, fill(2 * 3 * 64 * 64, i -> Math.sin(0.013 * i)));
-      ByteBuffer labels = Tensors.buffer(network.labels());
-      backend.write(network.labels(), labels.putInt(3).putInt(7).flip());
-
+      fillAsMeasured(network);
       assertEquals(10.12615, loss(network, 2), NETWORK_TOLERANCE);
       assertLogits(
           network, 5925.223, 2.429312, 1.537163, -0.6271541, -2.272431, -2.037027, -0.1157627);
@@ -994,6 +1061,59 @@ class GradientTest {
           new Landmark(
               "layer4", 0.5986714, 56660.98, List.of(3.267218, -0.3475468, -2.121798, -8.781782)));
     }
+  }
+
+  @Test
+  void soDoesReActNet() {
+    try (Backend backend = CpuBackend.open(2);
+        Network network =
+            new Network(
+                react(NetworkConfig.Weights.BINARY, 64, 1000),
+                Shape.of(64, 64, 3),
+                new Planner(backend, 2, Gradient.FP32))) {
+      fillAsMeasured(network);
+      assertEquals(12.71159, loss(network, 2), NETWORK_TOLERANCE);
+      assertLogits(
+          network, 36910.45, 2.97187, -0.7994435, -3.909128, -3.783591, -0.5267208, 3.166066);
+      assertLandmarks(
+          network,
+          new Landmark(
+              "layer1", 47600.64, 173667.6, List.of(1.302865, 1.611981, 1.719311, 2.569108)),
+          new Landmark(
+              "layer2", 18477.89, 55068.47, List.of(-0.1103909, 0.9033709, 3.880127, -0.3577956)),
+          new Landmark(
+              "layer3", 8836.145, 22141.98, List.of(-0.160343, -0.309238, 0.883787, 0.5727341)),
+          new Landmark(
+              "layer4", 4780.219, 15378.97, List.of(-0.3653727, -0.2441175, 1.720956, 2.454252)));
+    }
+  }
+
+  /** The fill of networks.md 7.2: parameters numbered in published order, images and labels. */
+  private static void fillAsMeasured(Network network) {
+    Backend backend = network.planner().backend();
+    network.allocate();
+    network.initialize(0);
+    int j = 0;
+    for (Parameter parameter : network.planner().parameters()) {
+      int[] dims = Arrays.stream(parameter.publishedDims()).mapToInt(Math::toIntExact).toArray();
+      int count = Arrays.stream(dims).reduce(1, Math::multiplyExact);
+      if (dims.length >= 2) {
+        double amplitude =
+            parameter.name().endsWith(".weights")
+                ? 0.05
+                : parameter.name().contains(".move") ? 0.1 : Math.sqrt(2.0 * dims[0] / count);
+        int number = j;
+        network.setPublished(
+            parameter, floats(fill(count, i -> amplitude * Math.sin(0.37 * i + 0.11 * number))));
+      } else if (parameter.name().equals("fc.bias")) {
+        network.setPublished(parameter, new float[count]);
+      }
+      j++;
+    }
+    network.refresh();
+    writeImages(backend, network.input(), 2, fill(2 * 3 * 64 * 64, i -> Math.sin(0.013 * i)));
+    ByteBuffer labels = Tensors.buffer(network.labels());
+    backend.write(network.labels(), labels.putInt(3).putInt(7).flip());
   }
 
   private static double lossOfLogits(Network network) {
