@@ -538,12 +538,12 @@ JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXentWorkspaceBytes
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXent(JNIEnv* env, jclass, jlong context, jlong metrics,
-                                                                  jlong dlogits, jlong logits, jlong labels, jlong targets,
-                                                                  jdouble smoothing, jdouble scale, jlong n, jlong k, jint mode,
-                                                                  jlong workspace) {
+                                                                  jlong dlogits, jlong logits, jlong labels, jlong teacher,
+                                                                  jdouble smoothing, jdouble temperature, jdouble scale, jlong n,
+                                                                  jlong k, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
-    SoftmaxXent in{floats(logits), pointer<const int32_t>(labels), floats(targets), smoothing, scale};
+    SoftmaxXent in{floats(logits), pointer<const int32_t>(labels), floats(teacher), smoothing, temperature, scale};
     if (owner.reference)
       ref::softmax_xent(pointer<double>(metrics), pointer<float>(dlogits), in, n, k, GradMode(mode));
     else

@@ -1,20 +1,21 @@
-// softmax_xent: softmax cross-entropy with label smoothing or soft targets, its gradient, and the metrics of the batch.
+// softmax_xent: softmax cross-entropy with label smoothing or a teacher, its gradient, and the metrics of the batch.
 //
-//   p = softmax(logits[i]),  t = (1-smoothing) onehot(label) + smoothing/K,  or
-//   t = soft_targets[i]  (rows sum to 1; smoothing ignored)
-//   loss = -sum_k t_k log p_k;   dlogits[i,k] = (p_k - t_k) * gradient_scale
+//   p = softmax(logits[i]),  t = (1-smoothing) onehot(label) + smoothing/K,  or, with a teacher (smoothing ignored),
+//   p = softmax(logits[i] / T),  t = softmax(teacher_logits[i] / T),  T = temperature > 0
+//   loss = -sum_k t_k log p_k;   dlogits[i,k] = (p_k - t_k) / T * gradient_scale  (no factor T^2)
 //   metrics[0] += sum_i loss, [1] += top-1 hits, [2] += top-5 hits, [3] += n        (kOverwrite: = instead of +=)
 //   a hit: fewer than 1 (5) classes have a logit greater than the label's, or an equal one and a lower index; a NaN logit of the
 //   label is no hit
 //
-// Shapes    logits, dlogits, soft_targets [n,K] float, labels [n] int32 (0 <= label < K, checked by the loader),
+// Shapes    logits, dlogits, teacher_logits [n,K] float, labels [n] int32 (0 <= label < K, checked by the loader),
 //           metrics [4] double;
-//           dlogits may be null (evaluation); labels are needed for the hits also with soft targets
-// Range     any finite logits: the maximum is subtracted first. NaN or Inf logits (-Inf too) give a NaN loss. n = 0 is allowed
+//           dlogits may be null (evaluation); labels are needed for the hits also with a teacher; T = 1 without one
+// Range     any finite logits: the maximum is subtracted first. NaN or Inf logits (-Inf too), the teacher's likewise, give a
+//           NaN loss. n = 0 is allowed
 // Aliasing  none.  Allocates nothing.  Workspace  softmax_xent_workspace_bytes(n)
 // Order     double inside a row and over rows in order: the same bits for any thread count and ISA
 // Throws    nothing
-// Source    Szegedy et al. 2016 (smoothing); networks.md 1A.7, 2.3, 7.3
+// Source    Szegedy et al. 2016 (smoothing); Liu et al. 2020 and Hinton et al. 2015 (teacher); networks.md 1A.7, 2.3, 7.3
 #pragma once
 #include "core/shapes.h"
 
@@ -23,8 +24,9 @@ int64_t softmax_xent_workspace_bytes(int64_t n);
 struct SoftmaxXent {
   const float* logits;
   const int32_t* labels;
-  const float* soft_targets;  // or null
+  const float* teacher_logits;  // or null
   double smoothing;
+  double temperature;
   double gradient_scale;  // 1 / images of the global batch
 };
 }  // namespace bireal

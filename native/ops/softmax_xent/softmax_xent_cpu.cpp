@@ -16,7 +16,7 @@ void softmax_xent(Context& context, double* metrics, float* dlogits, const Softm
     SoftmaxXent row = in;
     row.logits += i * K;
     row.labels += i;
-    if (row.soft_targets) row.soft_targets += i * K;
+    if (row.teacher_logits) row.teacher_logits += i * K;
     ref::softmax_xent(row_metrics + i * 4, dlogits ? dlogits + i * K : nullptr, row, 1, K, GradMode::kOverwrite);
   });
   for (int j = 0; j < 4; ++j) {

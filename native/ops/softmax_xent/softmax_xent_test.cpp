@@ -15,12 +15,13 @@ struct Result {
 }  // namespace
 
 // Runs the reference and every context; all must agree to the bit.
-static Result run_all(const std::vector<float>& logits, const std::vector<int32_t>& labels, const std::vector<float>& soft,
-                      double smoothing, double gradient_scale) {
+static Result run_all(const std::vector<float>& logits, const std::vector<int32_t>& labels, const std::vector<float>& teacher,
+                      double smoothing, double gradient_scale, double temperature = 1) {
   int64_t n = int64_t(labels.size()), K = int64_t(logits.size()) / n;
-  Guarded<float> x(logits), targets(soft), expected(n * K);
+  Guarded<float> x(logits), teacher_logits(teacher), expected(n * K);
   Guarded<double> expected_metrics(4);
-  SoftmaxXent in{x.data(), labels.data(), soft.empty() ? nullptr : targets.data(), smoothing, gradient_scale};
+  SoftmaxXent in{x.data(),  labels.data(), teacher.empty() ? nullptr : teacher_logits.data(),
+                 smoothing, temperature,   gradient_scale};
   ref::softmax_xent(expected_metrics.data(), expected.data(), in, n, K, GradMode::kOverwrite);
   for (auto& context : all_contexts()) {
     SCOPED_TRACE(context_name(*context));
@@ -47,20 +48,26 @@ TEST(SoftmaxXent, LabelSmoothingEqualsThePublishedCode) {
   for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(r.dlogits[i], expected[i], 1e-7) << i;
 }
 
-TEST(SoftmaxXent, SoftTargetsEqualThePublishedDistributionLoss) {
-  // The teacher's softmax in double, rounded once: targets within 2^-25 of the published ones.
-  const double teacher[2][4] = {{2, -1, 0, 1}, {.3, .2, .1, 0}};
-  std::vector<float> soft;
-  for (auto& row : teacher) {
-    double sum = 0;
-    for (double v : row) sum += std::exp(v);
-    for (double v : row) soft.push_back(float(std::exp(v) / sum));
-  }
-  Result r = run_all(kStudent, {2, 3}, soft, 0.1, 0.5);
+TEST(SoftmaxXent, TeacherEqualsThePublishedDistributionLoss) {
+  const std::vector<float> teacher = {2, -1, 0, 1, .3f, .2f, .1f, 0};
+  Result r = run_all(kStudent, {2, 3}, teacher, 0.1, 0.5);
   EXPECT_NEAR(r.loss / 2, 1.97743273, 4e-7);
   const double expected[] = {-0.266680241,  -0.0132772261, -0.010045046,  0.290002495,
                              -0.0930801034, -0.0793457031, -0.0993116796, 0.271737456};
   for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(r.dlogits[i], expected[i], 1e-7) << i;
+}
+
+TEST(SoftmaxXent, TemperatureDividesTheLogitsOfBoth) {
+  std::vector<float> teacher = {2, -1, 0, 1, 3, 2, 1, 0}, student4 = kStudent, teacher4 = teacher;
+  for (float& v : student4) v /= 4;
+  for (float& v : teacher4) v /= 4;
+  Result at4 = run_all(kStudent, {2, 3}, teacher, 0, 1, 4), divided = run_all(student4, {2, 3}, teacher4, 0, 4, 1);
+  EXPECT_EQ(at4.loss, divided.loss);  // quarters are exact
+  for (size_t i = 0; i < 8; ++i) EXPECT_EQ(at4.dlogits[i], divided.dlogits[i] / 16) << i;
+}
+
+TEST(SoftmaxXent, NonFiniteTeacherGivesANaNLoss) {
+  for (float bad : {kNaN, kInf, -kInf}) EXPECT_TRUE(std::isnan(run_all({1, 2, 3}, {1}, {0, bad, 1}, 0, 1).loss)) << bad;
 }
 
 TEST(SoftmaxXent, HandWorkedUniformLogits) {
@@ -103,20 +110,20 @@ TEST(SoftmaxXent, HugeFiniteLogitsStayFinite) {
 }
 
 TEST(SoftmaxXent, GradientMatchesFiniteDifferencesOfTheLoss) {
-  for (bool soft : {false, true}) {
+  for (double temperature : {0.0, 1.0, 3.0}) {  // 0: no teacher
     int64_t n = 3, K = 7;
-    std::vector<float> logits = random_floats(n * K, 11, 3.0f), targets;
-    if (soft)
-      for (int64_t i = 0; i < n * K; ++i) targets.push_back(float(i % K) / 21);  // 0 + 1 + ... + 6 = 21
+    const double T = temperature == 0 ? 1 : temperature;
+    std::vector<float> logits = random_floats(n * K, 11, 3.0f), teacher;
+    if (temperature > 0) teacher = random_floats(n * K, 12, 3.0f);
     std::vector<int32_t> labels = {0, 3, 6};
-    Result r = run_all(logits, labels, targets, 0.1, 1);
+    Result r = run_all(logits, labels, teacher, 0.1, 1, T);
     for (size_t i = 0; i < logits.size(); ++i) {
       // Central difference of a double loss: error h^2/6 |third derivative| < 1e-6 / 6, and 2^-24 of the float result and step.
       std::vector<float> up = logits, down = logits;
       up[i] += 0x1p-10f, down[i] -= 0x1p-10f;
-      double difference = (run_all(up, labels, targets, 0.1, 1).loss - run_all(down, labels, targets, 0.1, 1).loss) /
+      double difference = (run_all(up, labels, teacher, 0.1, 1, T).loss - run_all(down, labels, teacher, 0.1, 1, T).loss) /
                           (double(up[i]) - double(down[i]));
-      EXPECT_NEAR(r.dlogits[i], difference, 4e-7) << i << (soft ? " soft" : "");
+      EXPECT_NEAR(r.dlogits[i], difference, 4e-7) << i << " temperature " << temperature;
     }
   }
 }
@@ -138,7 +145,7 @@ TEST(SoftmaxXent, EveryContextMatchesRefAtOddSizes) {
 TEST(SoftmaxXent, AccumulateAddsTheCompleteSumsAndNoRowsAddNothing) {
   Guarded<float> x(kStudent);
   std::vector<int32_t> labels = {2, 3};
-  SoftmaxXent in{x.data(), labels.data(), nullptr, 0.1, 0.5};
+  SoftmaxXent in{x.data(), labels.data(), nullptr, 0.1, 1, 0.5};
   Guarded<double> once(4), twice(4), workspace(softmax_xent_workspace_bytes(2) / 8);
   ref::softmax_xent(once.data(), nullptr, in, 2, 4, GradMode::kOverwrite);
   for (auto& context : all_contexts()) {

@@ -240,15 +240,19 @@ public interface Backend extends AutoCloseable {
 
   long softmaxXentWorkspaceBytes(int maxImages);
 
-  /** metrics per {@link StepState}; dlogits or null; labels [n] I32; soft targets [n,K] or null. */
+  /**
+   * metrics per {@link StepState}; dlogits or null; labels [n] I32; the teacher's logits [n,K] or
+   * null, and then temperature is 1.
+   */
   void softmaxXent(
       int n,
       Tensor metrics,
       Tensor dlogitsOrNull,
       Tensor logits,
       Tensor labels,
-      Tensor softTargetsOrNull,
+      Tensor teacherLogitsOrNull,
       double smoothing,
+      double temperature,
       double gradientScale,
       GradMode mode,
       Tensor workspace);

@@ -63,6 +63,7 @@ public final class Evaluator {
             network.labels(),
             null,
             0,
+            1,
             0,
             GradMode.OVERWRITE,
             network.planner().workspace());

@@ -432,6 +432,7 @@ abstract class BackendContract {
               labels,
               null,
               0.1,
+              1,
               0.25,
               GradMode.OVERWRITE,
               workspace);

@@ -997,6 +997,7 @@ class GradientTest {
             network.labels(),
             null,
             0.1,
+            1,
             1.0 / n,
             GradMode.OVERWRITE,
             planner.workspace());
@@ -1128,6 +1129,7 @@ class GradientTest {
             network.labels(),
             null,
             0.1,
+            1,
             0.5,
             GradMode.OVERWRITE,
             planner.workspace());
