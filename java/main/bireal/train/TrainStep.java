@@ -31,24 +31,36 @@ public final class TrainStep implements AutoCloseable {
   private final Optimizer optimizer;
   private final double labelSmoothing;
   private final StepState state;
-  private final Tensor softTargets;
+  private final double temperature;
+  private final Tensor teacherLogits;
   private final ByteBuffer scalars = ByteBuffer.allocateDirect(32).order(ByteOrder.LITTLE_ENDIAN);
   private int microBatchCount;
   private long number;
 
   /**
    * Plans the moments into the network's planner, so the network's memory must not be allocated
-   * yet. With {@code soft} the loss is that of {@link #softTargets}, and {@code labelSmoothing} is
-   * ignored.
+   * yet. With {@code soft} the loss is the cross-entropy with {@link #teacherLogits} at temperature
+   * 1, and {@code labelSmoothing} is ignored.
    */
   public TrainStep(
       Network network, OptimizerConfig optimizerConfig, double labelSmoothing, boolean soft) {
+    this(network, optimizerConfig, labelSmoothing, soft, 1);
+  }
+
+  /** As above, with the temperature of both softmaxes, student's and teacher's. */
+  TrainStep(
+      Network network,
+      OptimizerConfig optimizerConfig,
+      double labelSmoothing,
+      boolean soft,
+      double temperature) {
     this.network = network;
     this.labelSmoothing = labelSmoothing;
+    this.temperature = temperature;
     Planner planner = network.planner();
     backend = planner.backend();
     state = planner.step();
-    softTargets = soft ? planner.keep(network.logits().shape(), DType.F32) : null;
+    teacherLogits = soft ? planner.keep(network.logits().shape(), DType.F32) : null;
     optimizer =
         new Optimizer(
             backend,
@@ -60,28 +72,39 @@ public final class TrainStep implements AutoCloseable {
   }
 
   /**
-   * Runs of parameters with equal decay, in the order of the flat buffer (the last parameter
-   * first).
+   * Parameters that are not frozen, each with its decay, in the order of the flat buffer (the last
+   * parameter first).
    */
   private static List<Segments.Segment> segments(
       List<Parameter> parameters, OptimizerConfig config) {
+    NamePatterns frozen = new NamePatterns("optimizer.frozen", config.frozen());
     List<Segments.Segment> segments = new ArrayList<>();
     for (int i = parameters.size() - 1; i >= 0; i--) {
       Parameter parameter = parameters.get(i);
+      if (frozen.matches(parameter.name())) {
+        continue;
+      }
       boolean decays =
-          config.decayed() == OptimizerConfig.Decayed.ALL || parameter.publishedDims().length == 4;
+          config.decayed().includes(parameter.name(), parameter.publishedDims().length);
       segments.add(
           new Segments.Segment(
               parameter.value().offsetBytes() / Float.BYTES,
               parameter.shape().count(),
               decays ? config.weightDecay() : 0));
     }
+    frozen.requireAllUsed(parameters.stream().map(Parameter::name).toList());
+    if (segments.isEmpty()) {
+      throw new IllegalArgumentException(
+          "optimizer.frozen "
+              + config.frozen()
+              + " freezes every parameter: nothing is left to train");
+    }
     return segments;
   }
 
-  /** Target probabilities of the coming micro-batch, [N,classes]; null without {@code soft}. */
-  public Tensor softTargets() {
-    return softTargets;
+  /** The teacher's logits for the coming micro-batch, [N,classes]; null without {@code soft}. */
+  public Tensor teacherLogits() {
+    return teacherLogits;
   }
 
   public Optimizer optimizer() {
@@ -109,8 +132,9 @@ public final class TrainStep implements AutoCloseable {
         network.logitsGradient(),
         network.logits(),
         network.labels(),
-        softTargets,
+        teacherLogits,
         labelSmoothing,
+        temperature,
         1.0 / batchImages,
         mode,
         network.planner().workspace());
