@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kills one run with SIGKILL at random moments and restarts it, KILLS times (default 200), then lets it end: checkpoint files and
+# Kills one run of three stages with SIGKILL at random moments and restarts it, KILLS times (default 200), then lets it end: checkpoint files and
 # log must equal those of an uninterrupted run, to the bit. Usage: scripts/kill_test.sh [KILLS] [SEED]
 set -euo pipefail
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
@@ -15,7 +15,11 @@ runs_folder: $work
 model: {network: birealnet, depth: 18, width: 8, classes: 4, stem: cifar}
 data: {dataset: synthetic, image_size: 16, mean: [0.5], std: [0.25], synthetic_train_images: 640, synthetic_test_images: 64, synthetic_classes: 4}
 optimizer: {lr: 2.0e-3, reference_batch: 8}
-train: {epochs: $((kills + 8)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
+train: {epochs: $(((kills + 10) / 3)), batch: 8, micro_batch: 8, checkpoint_every_steps: 2, log_every_steps: 3}
+stages:
+  real: {model: {network: realnet, nonlinearity: clip}}
+  binary: {start: {from: previous}, optimizer: {type: sgd, form: caffe}}
+  retrain_bn: {start: {from: previous, binary_weights: sign}, optimizer: {frozen: ["*conv*"]}}
 YAML
 bireal=("$repo/scripts/bireal" train "$work/kill.yaml")
 milliseconds() { echo $(( $(date +%s%N) / 1000000 )); }

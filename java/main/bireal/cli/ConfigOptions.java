@@ -1,7 +1,7 @@
 package bireal.cli;
 
 import bireal.config.ConfigLoader;
-import bireal.config.RunConfig;
+import bireal.config.Recipe;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -19,8 +19,8 @@ final class ConfigOptions {
       names = "--set",
       paramLabel = "KEY=VALUE",
       description =
-          "Override a key of the config, such as --set train.epochs=5; may be repeated, the last one"
-              + " counts.")
+          "Override a key of the config, such as --set train.epochs=5; may be repeated, the last"
+              + " one counts.")
   private List<String> overrides = new ArrayList<>();
 
   /** As the user named it. */
@@ -36,7 +36,7 @@ final class ConfigOptions {
   }
 
   /** Reads and checks the config. Throws ConfigException. */
-  RunConfig load() {
+  Recipe load() {
     return ConfigLoader.load(file, overrides);
   }
 }

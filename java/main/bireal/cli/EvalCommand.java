@@ -3,21 +3,20 @@ package bireal.cli;
 import bireal.backend.Backend;
 import bireal.backend.ImageSpec;
 import bireal.config.ConfigLoader;
+import bireal.config.Recipe;
 import bireal.config.RunConfig;
 import bireal.data.Dataset;
 import bireal.data.Datasets;
 import bireal.data.Split;
 import bireal.nn.Network;
 import bireal.nn.Planner;
-import bireal.runtime.InputException;
 import bireal.tensor.Shape;
-import bireal.train.Checkpoint;
-import bireal.train.CheckpointStore;
 import bireal.train.Evaluator;
 import bireal.train.Metrics;
 import bireal.train.NetworkFiles;
 import bireal.train.Progress;
 import bireal.train.Safetensors;
+import bireal.train.WeightFiles;
 import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -46,8 +45,17 @@ final class EvalCommand implements Runnable {
       names = "--weights",
       paramLabel = "FILE|CHECKPOINT",
       description =
-          "A safetensors file or a checkpoint folder; default: the run's best checkpoint, else its newest.")
+          "A safetensors file or a checkpoint folder; default: the run's best checkpoint, else its"
+              + " newest.")
   private Path weights;
+
+  @Option(
+      names = "--stage",
+      paramLabel = "NAME",
+      description =
+          "The stage whose network and data are meant; default: that of the checkpoint, else the"
+              + " last.")
+  private String stage;
 
   @Option(
       names = "--set",
@@ -58,11 +66,18 @@ final class EvalCommand implements Runnable {
   @Override
   public void run() {
     boolean isRun = Files.isDirectory(target);
-    RunConfig config = ConfigLoader.load(isRun ? target.resolve("config.yaml") : target, overrides);
-    Path run = isRun ? target : Path.of(config.runsFolder(), config.name());
+    Recipe recipe = ConfigLoader.load(isRun ? target.resolve("config.yaml") : target, overrides);
+    Path run = isRun ? target : Path.of(recipe.runsFolder(), recipe.name());
     PrintWriter out = spec.commandLine().getOut();
-    try (Safetensors file = open(run);
-        Backend backend = Backends.open(config.backend(), config.threads())) {
+    WeightFiles.Found found =
+        WeightFiles.open(weights == null ? "eval" : "--weights", weights == null ? run : weights);
+    try (Safetensors file = found.file();
+        Backend backend = Backends.open(recipe.backend(), recipe.threads())) {
+      // Of which stage the weights are, a checkpoint knows; a bare file is taken for the last
+      // one's.
+      String known = recipe.stages().containsKey(found.stage()) ? found.stage() : "";
+      String name = stage != null ? stage : known;
+      RunConfig config = name.isEmpty() ? recipe.last() : recipe.stage(name);
       Dataset dataset = Datasets.open(config.data(), Split.TEST, config.seed());
       ImageSpec image = Datasets.imageSpec(config.data(), dataset);
       Planner planner = new Planner(backend, config.train().microBatch(), null);
@@ -75,6 +90,11 @@ final class EvalCommand implements Runnable {
         Metrics metrics = evaluator.run(Progress.NONE, () -> false);
         double seconds = (System.nanoTime() - start) / 1e9;
         out.println("weights  " + file.path());
+        if (recipe.staged()) {
+          out.println(
+              "stage    "
+                  + (name.isEmpty() ? recipe.names().get(recipe.names().size() - 1) : name));
+        }
         out.println("backend  " + backend.description());
         out.printf(
             Locale.ROOT,
@@ -87,24 +107,5 @@ final class EvalCommand implements Runnable {
         out.flush();
       }
     }
-  }
-
-  private Safetensors open(Path run) {
-    if (weights != null && !Files.isDirectory(weights)) {
-      return Safetensors.open(weights);
-    }
-    if (weights != null) {
-      return CheckpointStore.open(weights).tensors("model.safetensors");
-    }
-    CheckpointStore store = CheckpointStore.forReading(run.resolve("checkpoints"));
-    Checkpoint checkpoint =
-        store
-            .best()
-            .or(store::latest)
-            .orElseThrow(
-                () ->
-                    new InputException(
-                        run + " has no checkpoint; train it first, or name a file with --weights"));
-    return checkpoint.tensors("model.safetensors");
   }
 }

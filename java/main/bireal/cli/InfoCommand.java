@@ -1,17 +1,20 @@
 package bireal.cli;
 
 import bireal.backend.Backend;
+import bireal.config.Recipe;
 import bireal.config.RunConfig;
 import bireal.nn.Network;
 import bireal.nn.Planner;
 import bireal.tensor.Scope;
 import bireal.tensor.Shape;
+import bireal.train.Teacher;
 import bireal.train.TrainStep;
 import java.io.PrintWriter;
 import java.util.Locale;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
 /**
@@ -21,15 +24,33 @@ import picocli.CommandLine.Spec;
 @Command(
     name = "info",
     description =
-        "Print a config's network: layers, shapes, parameters, MACs, memory of a step. Needs no data.")
+        "Print a config's network: layers, shapes, parameters, MACs, memory of a step. Needs no"
+            + " data.")
 final class InfoCommand implements Runnable {
   @Spec private CommandSpec spec;
   @Mixin private ConfigOptions options;
 
+  @Option(
+      names = "--stage",
+      paramLabel = "NAME",
+      description = "Only this stage; default: all, one after the other.")
+  private String only;
+
   @Override
   public void run() {
-    RunConfig config = options.load();
+    Recipe recipe = options.load();
     PrintWriter out = spec.commandLine().getOut();
+    if (only != null) {
+      print(out, only, recipe.stage(only), recipe);
+      return;
+    }
+    recipe.stages().forEach((stage, config) -> print(out, stage, config, recipe));
+  }
+
+  private void print(PrintWriter out, String stage, RunConfig config, Recipe recipe) {
+    if (recipe.staged()) {
+      out.printf("%sstage %s%n%n", stage.equals(recipe.names().get(0)) ? "" : "\n", stage);
+    }
     int size = config.data().imageSize();
     Shape image = Shape.of(size, size, config.data().mean().size());
     try (Scope scope = new Scope()) {
@@ -40,8 +61,16 @@ final class InfoCommand implements Runnable {
                   config.model(),
                   image,
                   new Planner(backend, config.train().microBatch(), config.train().gradient())));
-      // The optimizer plans its moments.
-      scope.add(new TrainStep(network, config.optimizer(), config.train().labelSmoothing(), false));
+      // The optimizer plans its moments, the teacher its network.
+      scope.add(
+          new TrainStep(
+              network,
+              config.optimizer(),
+              config.train().labelSmoothing(),
+              config.teacher().isPresent()));
+      if (config.teacher().isPresent()) {
+        scope.add(new Teacher(config.teacher().get(), network, image));
+      }
       Planner planner = network.planner();
       Table layers =
           new Table(

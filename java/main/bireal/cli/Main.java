@@ -39,6 +39,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
       TrainCommand.class,
       EvalCommand.class,
       VerifyCommand.class,
+      FoldCommand.class,
       InfoCommand.class,
       ConfigCommand.class,
       AutoComplete.GenerateCompletion.class

@@ -21,6 +21,9 @@ final class TerminalProgress implements Progress, AutoCloseable {
   private final boolean terminal = isTerminal();
   private ProgressBar bar;
   private long totalSteps;
+  private String stage = "";
+  private long stageStep;
+  private long stageEpochs;
   private long stepsPerEpoch;
   private long firstStep;
   private long startNs;
@@ -37,9 +40,20 @@ final class TerminalProgress implements Progress, AutoCloseable {
   }
 
   @Override
-  public void started(long step, long total, long perEpoch) {
-    totalSteps = total;
+  public void stage(
+      String name, int number, int count, long stageStart, long steps, long perEpoch) {
+    stageStep = stageStart;
+    stageEpochs = steps / perEpoch;
     stepsPerEpoch = perEpoch;
+    if (!name.isEmpty()) {
+      stage = name + " ";
+      line("stage " + number + " of " + count + ": " + name);
+    }
+  }
+
+  @Override
+  public void started(long step, long total) {
+    totalSteps = total;
     firstStep = step;
     startNs = System.nanoTime();
     lastLineNs = startNs;
@@ -68,9 +82,10 @@ final class TerminalProgress implements Progress, AutoCloseable {
     String text =
         String.format(
             Locale.ROOT,
-            "epoch %d/%d  loss %.4f  top-1 %.2f%%  %.0f images/s",
-            (step - 1) / stepsPerEpoch + 1,
-            totalSteps / stepsPerEpoch,
+            "%sepoch %d/%d  loss %.4f  top-1 %.2f%%  %.0f images/s",
+            stage,
+            (step - stageStep - 1) / stepsPerEpoch + 1,
+            stageEpochs,
             shown.loss(),
             shown.top1Percent(),
             rate);
@@ -102,7 +117,8 @@ final class TerminalProgress implements Progress, AutoCloseable {
     line(
         String.format(
             Locale.ROOT,
-            "epoch %d: test loss %.4f, top-1 %.2f%%, top-5 %.2f%%%s",
+            "%sepoch %d: test loss %.4f, top-1 %.2f%%, top-5 %.2f%%%s",
+            stage,
             epoch,
             metrics.loss(),
             metrics.top1Percent(),

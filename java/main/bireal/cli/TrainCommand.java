@@ -3,7 +3,7 @@ package bireal.cli;
 import bireal.backend.Backend;
 import bireal.backend.Profile;
 import bireal.config.ConfigLoader;
-import bireal.config.RunConfig;
+import bireal.config.Recipe;
 import bireal.config.Trajectory;
 import bireal.train.CheckpointException;
 import bireal.train.RunFolder;
@@ -32,7 +32,8 @@ import picocli.CommandLine.Spec;
     description = "Train a network as a config says; the run lies in RUNS_FOLDER/NAME.",
     footer = {
       "",
-      "Ctrl-C or SIGTERM saves a checkpoint and ends with 130 or 143; --resume goes on from it, to the bit."
+      "Ctrl-C or SIGTERM saves a checkpoint and ends with 130 or 143; --resume goes on from it, to"
+          + " the bit."
     })
 final class TrainCommand implements Runnable {
   /** Longest wait for the running step and its checkpoint after a signal. */
@@ -54,7 +55,8 @@ final class TrainCommand implements Runnable {
   @Option(
       names = "--profile",
       description =
-          "Print time by op at the end and write trace.json, for a browser's trace viewer, into the run.")
+          "Print time by op at the end and write trace.json, for a browser's trace viewer, into the"
+              + " run.")
   private boolean profiled;
 
   @Override
@@ -63,9 +65,9 @@ final class TrainCommand implements Runnable {
       throw new ParameterException(
           spec.commandLine(), "--from-step " + fromStep + " needs --resume");
     }
-    RunConfig config = options.load();
+    Recipe recipe = options.load();
     PrintWriter out = spec.commandLine().getOut();
-    Path folder = Path.of(config.runsFolder(), config.name());
+    Path folder = Path.of(recipe.runsFolder(), recipe.name());
     AtomicBoolean stop = new AtomicBoolean();
     CountDownLatch ended = new CountDownLatch(1);
     // The JVM runs this on SIGINT and SIGTERM and then exits with 130 or 143 by itself.
@@ -88,22 +90,16 @@ final class TrainCommand implements Runnable {
             "signal");
     Runtime.getRuntime().addShutdownHook(onSignal);
     Profile profile = profiled ? new Profile() : null;
-    try (Backend opened = Backends.open(config.backend(), config.threads());
+    try (Backend opened = Backends.open(recipe.backend(), recipe.threads());
         RunFolder run =
             resume
                 ? RunFolder.resume(folder)
-                : RunFolder.create(folder, ConfigLoader.resolvedYaml(config));
+                : RunFolder.create(folder, ConfigLoader.resolvedYaml(recipe));
         TerminalProgress progress = new TerminalProgress()) {
       Backend backend = profile == null ? opened : profile.wrap(opened);
       Trainer.Setup setup =
           new Trainer.Setup(
-              config.model(),
-              config.data(),
-              config.optimizer(),
-              config.schedule(),
-              config.train(),
-              config.seed(),
-              Trajectory.of(config));
+              recipe.toTrain(), recipe.seed(), Trajectory.of(recipe), Trajectory::isDefault);
       Trainer.Summary summary;
       try (Trainer trainer = open(setup, backend, run, progress)) {
         run.appendEnvironment(
@@ -115,7 +111,7 @@ final class TrainCommand implements Runnable {
         throw new SaveException(e.getMessage() + "; " + goOn(), e);
       }
       progress.finish();
-      report(out, config, folder, summary);
+      report(out, recipe, folder, summary);
       if (profile != null) {
         report(out, profile, folder);
       }
@@ -198,7 +194,7 @@ final class TrainCommand implements Runnable {
     out.flush();
   }
 
-  private void report(PrintWriter out, RunConfig config, Path folder, Trainer.Summary summary) {
+  private void report(PrintWriter out, Recipe recipe, Path folder, Trainer.Summary summary) {
     if (!summary.complete()) {
       out.println("stopped after step " + summary.step() + "; checkpoint " + summary.checkpoint());
       out.println(goOn());
@@ -206,9 +202,23 @@ final class TrainCommand implements Runnable {
       out.printf(
           Locale.ROOT,
           "%n%s is trained: %d steps, %d epochs%n",
-          config.name(),
+          recipe.name(),
           summary.step(),
-          config.train().epochs());
+          recipe.stages().values().stream().mapToInt(c -> c.train().epochs()).sum());
+      if (recipe.staged()) {
+        Table table =
+            new Table(1, "stage", "last step", "top-1 %", "top-5 %", "loss", "best top-1 %");
+        for (Trainer.StageResult stage : summary.stages()) {
+          table.row(
+              stage.name(),
+              Long.toString(stage.lastStep()),
+              number("%.2f", stage.lastEvaluation().top1Percent()),
+              number("%.2f", stage.lastEvaluation().top5Percent()),
+              number("%.4f", stage.lastEvaluation().loss()),
+              number("%.2f", stage.bestTop1Percent()));
+        }
+        table.print(out);
+      }
       out.printf(
           Locale.ROOT,
           "  test accuracy   top-1 %.2f%%  top-5 %.2f%%  (loss %.4f, %d images)%n",
@@ -225,5 +235,9 @@ final class TrainCommand implements Runnable {
       out.println("  NOT WRITTEN     " + failure);
     }
     out.flush();
+  }
+
+  private static String number(String format, double value) {
+    return String.format(Locale.ROOT, format, value);
   }
 }

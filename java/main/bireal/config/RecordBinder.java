@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -21,6 +22,9 @@ import java.util.Set;
  * reported at the key that its message starts with.
  */
 final class RecordBinder {
+  /** How a config spells an absent section. */
+  static final String NONE = "none";
+
   private final Class<? extends Record> root;
 
   private RecordBinder(Class<? extends Record> root) {
@@ -32,13 +36,18 @@ final class RecordBinder {
    * in no line.
    */
   static <T extends Record> T bind(Class<T> type, Mapping mapping, Place whole) {
-    return type.cast(new RecordBinder(type).record(type, mapping, "", whole));
+    return bind(type, mapping, "", whole);
+  }
+
+  /** As above, for a part of a config that stands at {@code path}. */
+  static <T extends Record> T bind(Class<T> type, Mapping mapping, String path, Place whole) {
+    return type.cast(new RecordBinder(type).record(type, mapping, path, whole));
   }
 
   /** {@code section} is the nearest place in the user's own words. */
   private Object record(Class<?> type, Mapping mapping, String path, Place section) {
     RecordComponent[] components = type.getRecordComponents();
-    refuseUnknown(components, mapping, path, section);
+    refuseUnknown(type, components, mapping, path, section);
     refuseMissing(components, mapping, path, section);
     Object[] values = new Object[components.length];
     Class<?>[] types = new Class<?>[components.length];
@@ -70,9 +79,22 @@ final class RecordBinder {
       }
       throw wrong(node, path, section, "must be a section: keys and values, indented under it");
     }
-    if (type instanceof ParameterizedType list
-        && list.getRawType() == List.class
-        && list.getActualTypeArguments()[0] == Double.class) {
+    if (type instanceof ParameterizedType optional && optional.getRawType() == Optional.class) {
+      return plain(node).equals(NONE)
+          ? Optional.empty()
+          : Optional.of(value(optional.getActualTypeArguments()[0], entry, path, section));
+    }
+    if (isListOf(String.class, type)) {
+      if (!(node instanceof Sequence sequence)) {
+        throw wrong(node, path, section, "must be a list of names such as [\"fc.*\"]");
+      }
+      List<String> texts = new ArrayList<>();
+      for (YamlNode item : sequence.items()) {
+        texts.add(text(item, path + "[" + texts.size() + "]", section));
+      }
+      return texts;
+    }
+    if (isListOf(Double.class, type)) {
       if (!(node instanceof Sequence sequence)) {
         throw wrong(node, path, section, "must be a list of numbers such as [0.5, 0.5]");
       }
@@ -100,6 +122,12 @@ final class RecordBinder {
       return choice(choice, node, path, section);
     }
     throw new IllegalStateException("config component " + path + " has unsupported type " + type);
+  }
+
+  private static boolean isListOf(Class<?> item, Type type) {
+    return type instanceof ParameterizedType list
+        && list.getRawType() == List.class
+        && list.getActualTypeArguments()[0] == item;
   }
 
   private static long integer(YamlNode node, String path, Place section, long min, long max) {
@@ -171,7 +199,7 @@ final class RecordBinder {
   }
 
   private void refuseUnknown(
-      RecordComponent[] components, Mapping mapping, String path, Place section) {
+      Class<?> type, RecordComponent[] components, Mapping mapping, String path, Place section) {
     List<String> known = Arrays.stream(components).map(Values::key).toList();
     for (var entry : mapping.entries().entrySet()) {
       String key = entry.getKey();
@@ -179,9 +207,17 @@ final class RecordBinder {
         throw new ConfigException(
             visible(entry.getValue().keyPlace(), section),
             join(path, Values.isPrintable(key) ? key : Values.quote(key)),
-            "is not a known key; " + suggestion(key, path, known));
+            "is not a known key; "
+                + suggestion(key, path, type == root ? withStages(known) : known));
       }
     }
+  }
+
+  /** At the top, the loader knows one key more than the record. */
+  private static List<String> withStages(List<String> known) {
+    List<String> all = new ArrayList<>(known);
+    all.add("stages");
+    return all;
   }
 
   private String suggestion(String key, String path, List<String> known) {

@@ -4,18 +4,25 @@ import bireal.data.DataConfig;
 import bireal.nn.NetworkConfig;
 import bireal.optim.LrSchedule;
 import bireal.optim.OptimizerConfig;
+import bireal.train.Stage;
+import bireal.train.StartConfig;
+import bireal.train.TeacherConfig;
 import bireal.train.TrainConfig;
+import java.util.Optional;
 import java.util.regex.Pattern;
 
 /**
- * All of a run: one record for each part, owned and validated by that part, which never sees this
- * one. Here only what concerns two parts at once is checked. Immutable.
+ * All of a stage of a run (most runs are one stage): one record for each part, owned and validated
+ * by that part, which never sees this one. Here only what concerns two parts at once is checked.
+ * Immutable.
  *
  * @param name names the run folder
  * @param seed of initial weights, order of the images and augmentation
  * @param backend implementation that runs the network
  * @param threads of the backend; 0 = as many as there are cores
  * @param runsFolder folder in which the run gets its folder
+ * @param start where the weights come from
+ * @param teacher whose outputs are the targets, if any
  */
 public record RunConfig(
     String name,
@@ -24,6 +31,8 @@ public record RunConfig(
     int threads,
     String runsFolder,
     NetworkConfig model,
+    StartConfig start,
+    Optional<TeacherConfig> teacher,
     DataConfig data,
     OptimizerConfig optimizer,
     LrSchedule schedule,
@@ -81,6 +90,28 @@ public record RunConfig(
             + Values.spelling(model.stem())
             + " divides it, got "
             + data.imageSize());
+    if (teacher.isPresent()) {
+      check(
+          teacher.get().model().classes() == model.classes(),
+          "teacher.model.classes must be those of the student, "
+              + model.classes()
+              + ", got "
+              + teacher.get().model().classes());
+      check(
+          train.labelSmoothing() == 0,
+          "train.label_smoothing must be 0 with a teacher, whose loss has no labels, got "
+              + train.labelSmoothing());
+    }
+    try {
+      schedule.requireFits(train.epochs());
+    } catch (IllegalArgumentException e) {
+      throw new IllegalArgumentException("schedule." + e.getMessage(), e);
+    }
+  }
+
+  /** As the trainer takes it; {@code stage} is its name, empty for the only one. */
+  Stage stage(String stage) {
+    return new Stage(stage, start, model, teacher, data, optimizer, schedule, train);
   }
 
   private static void check(boolean condition, String message) {

@@ -1,7 +1,13 @@
 package bireal.config;
 
+import bireal.config.YamlNode.Entry;
+import bireal.config.YamlNode.Mapping;
+import bireal.config.YamlNode.Scalar;
+import bireal.config.YamlNode.Sequence;
 import java.lang.reflect.RecordComponent;
+import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 
@@ -11,6 +17,8 @@ import java.util.TreeMap;
  * two parts of a run.
  */
 public final class Trajectory {
+  private static final String SEED = "seed";
+  private static final String AUTO = "auto";
   private static final Set<String> FREE =
       Set.of(
           "name",
@@ -29,15 +37,57 @@ public final class Trajectory {
 
   private Trajectory() {}
 
-  /** Values by key path, as configs spell them. */
-  public static Map<String, String> of(RunConfig config) {
+  /** Values by key path, as configs spell them: as in the file, below its stage if it has one. */
+  public static Map<String, String> of(Recipe recipe) {
     Map<String, String> values = new TreeMap<>();
-    collect("", config, values);
-    values.keySet().removeAll(FREE);
+    recipe
+        .stages()
+        .forEach(
+            (name, config) -> {
+              Map<String, String> own = new TreeMap<>();
+              collect("", config, own);
+              own.keySet().removeAll(FREE);
+              String seed = own.remove(SEED);
+              values.put(SEED, seed);
+              own.forEach(
+                  (key, value) ->
+                      values.put(recipe.staged() ? "stages." + name + "." + key : key, value));
+            });
     return values;
   }
 
+  /**
+   * Whether a key of {@link #of} has its default value, which is what it means in a checkpoint that
+   * was written before there was such a key. What is auto by default is what the network had.
+   */
+  public static boolean isDefault(String key, String value) {
+    String inStage = key.startsWith("stages.") ? key.split("\\.", 3)[2] : key;
+    YamlNode node = ConfigLoader.defaults();
+    for (String part : inStage.split("\\.")) {
+      Entry entry = node instanceof Mapping mapping ? mapping.entries().get(part) : null;
+      if (entry == null) {
+        return false;
+      }
+      node = entry.value();
+    }
+    if (node instanceof Sequence sequence) {
+      return sequence.items().isEmpty() && value.equals(List.of().toString());
+    }
+    if (!(node instanceof Scalar scalar)) {
+      return false;
+    }
+    String text = scalar.text();
+    boolean number = scalar.plain() && Values.isNumber(text) && Values.isNumber(value);
+    return text.equals(AUTO)
+        || text.equals(value)
+        || (number && Double.parseDouble(text) == Double.parseDouble(value));
+  }
+
   private static void collect(String prefix, Object value, Map<String, String> values) {
+    if (value instanceof Optional<?> optional) {
+      collect(prefix, optional.isPresent() ? optional.get() : RecordBinder.NONE, values);
+      return;
+    }
     if (!(value instanceof Record)) {
       values.put(
           prefix,

@@ -79,6 +79,11 @@ final class BinaryConv2d implements Layer {
     return alpha;
   }
 
+  /** For {@link Planner#binaryUnit}; {@code norm} is the normalisation behind, or null. */
+  BinaryUnit unit(String norm) {
+    return new BinaryUnit(weight, alpha, norm, BatchNorm2d.EPS);
+  }
+
   /** Scale and shift [2,K] that apply alpha alone: alpha and 0. */
   Tensor scaleOnly() {
     return scaleOnly;

@@ -52,6 +52,9 @@ final class ConvUnit {
     binary = binaryWeights ? new BinaryConv2d(planner, convName, spec, config) : null;
     real = binaryWeights ? null : new Conv2d(planner, convName, spec, config);
     norm = new BatchNorm2d(planner, normName, spec.K(), binaryWeights ? DType.I64 : DType.F64);
+    if (binaryWeights) {
+      planner.binaryUnit(binary.unit(normName));
+    }
     v = planner.keep(spec.output(n), binaryWeights ? binary.valueType() : DType.F32);
     dz = planner.outputGradient(spec.output(n));
     db = planner.inputGradient(spec.input(n));

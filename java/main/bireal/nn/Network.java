@@ -96,6 +96,11 @@ public final class Network implements AutoCloseable {
     return landmarks;
   }
 
+  /** Its binary convolutions, from the first to the last. */
+  public List<BinaryUnit> binaryUnits() {
+    return planner.binaryUnits();
+  }
+
   public Planner planner() {
     return planner;
   }

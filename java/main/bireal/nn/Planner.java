@@ -8,7 +8,9 @@ import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * Collects what a network needs before a byte is taken: activations kept from forward to backward,
@@ -53,6 +55,8 @@ public final class Planner implements AutoCloseable {
   private final List<State> states = new ArrayList<>();
   private final List<LayerRow> layers = new ArrayList<>();
   private final List<Arena> extra = new ArrayList<>();
+  private final Map<String, Planner> included = new LinkedHashMap<>();
+  private final List<BinaryUnit> binaryUnits = new ArrayList<>();
   private final List<Layer> owned = new ArrayList<>();
   private final StepState step;
   private long workspaceBytes = 64;
@@ -170,6 +174,23 @@ public final class Planner implements AutoCloseable {
     return state;
   }
 
+  /** Called by a block for each of its binary convolutions. */
+  void binaryUnit(BinaryUnit unit) {
+    binaryUnits.add(unit);
+  }
+
+  List<BinaryUnit> binaryUnits() {
+    return List.copyOf(binaryUnits);
+  }
+
+  /**
+   * Takes the memory of another network, which runs beside this one, together with its own: one
+   * row, {@code what}, in the table. The other's owner still closes it.
+   */
+  public void include(String what, Planner other) {
+    included.put(what, other);
+  }
+
   /** From here on the planner closes it, and {@link #owned} lists it. */
   void own(Layer layer) {
     owned.add(layer);
@@ -262,6 +283,7 @@ public final class Planner implements AutoCloseable {
         rows.add(new MemoryRow(arena.what(), arena.bytes()));
       }
     }
+    included.forEach((what, other) -> rows.add(new MemoryRow(what, other.memoryBytes())));
     rows.sort((a, b) -> Long.compare(b.bytes(), a.bytes()));
     return rows;
   }
@@ -278,20 +300,30 @@ public final class Planner implements AutoCloseable {
     return arenas;
   }
 
+  /** Throws as {@link #allocate} does, and takes nothing. */
+  public void requireFits() {
+    long available = backend.availableBytes();
+    if (memoryBytes() > available) {
+      throw new MemoryException(this, available);
+    }
+  }
+
   /**
    * Takes the memory. Throws {@link MemoryException} with the table of who wanted what, before
    * anything is taken, if the backend has less.
    */
   public void allocate() {
-    long available = backend.availableBytes();
-    if (memoryBytes() > available) {
-      throw new MemoryException(this, available);
-    }
+    requireFits();
+    take();
+  }
+
+  private void take() {
     for (Arena arena : arenas()) {
       if (arena.bytes() > 0) {
         arena.allocate(backend);
       }
     }
+    included.values().forEach(Planner::take);
   }
 
   /** Layers, then memory. */

@@ -49,6 +49,7 @@ final class XnorBlock implements Block {
       Conv2dSpec spec = Conv2dSpec.square(image, K, 3, step, 1);
       norm = new BatchNorm2d(planner, name + ".bn" + number, spec.C(), sumType);
       conv = new BinaryConv2d(planner, name + ".conv" + number + ".weight", spec, config);
+      planner.binaryUnit(conv.unit(number == 1 ? name + ".bn2" : null));
       a = planner.keep(spec.input(n), DType.F32);
       bits = planner.keep(spec.input(n), DType.BITS);
       v = planner.keep(spec.output(n), conv.valueType());

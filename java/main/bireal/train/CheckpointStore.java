@@ -16,6 +16,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.function.Consumer;
 import java.util.regex.Matcher;
@@ -324,6 +325,11 @@ public final class CheckpointStore {
 
   /** Deletes all but the {@code keep >= 1} newest checkpoints and the best one. */
   public void prune(int keep) {
+    prune(keep, Set.of());
+  }
+
+  /** As above, but keeps those of {@code steps}, too. */
+  public void prune(int keep, Set<Long> steps) {
     requireWriter();
     if (keep < 1) {
       throw new IllegalArgumentException("keep must be >= 1, got " + keep);
@@ -332,7 +338,7 @@ public final class CheckpointStore {
     List<Saved> all = list();
     deleteAll(
         all.subList(0, Math.max(0, all.size() - keep)).stream()
-            .filter(saved -> saved.step() != best)
+            .filter(saved -> saved.step() != best && !steps.contains(saved.step()))
             .toList());
   }
 

@@ -9,6 +9,9 @@ import bireal.nn.State;
 import bireal.optim.Optimizer;
 import bireal.tensor.DType;
 import bireal.tensor.Tensor;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -37,6 +40,22 @@ public final class NetworkFiles {
                   state.name(), state.publishedDims(), network.published(state)));
     }
     return tensors;
+  }
+
+  /**
+   * Writes a file of weights without a run; batch counters are those of {@code like}, the file that
+   * the network was loaded from.
+   */
+  public static void save(Network network, Safetensors like, Path file) {
+    List<NamedTensor> tensors = new ArrayList<>();
+    for (NamedTensor tensor : model(network, 0)) {
+      tensors.add(tensor.dtype().equals("I64") ? like.read(tensor.name()) : tensor);
+    }
+    try {
+      Safetensors.write(file, tensors, Map.of("format", "pt"));
+    } catch (IOException e) {
+      throw new UncheckedIOException("cannot write " + file, e);
+    }
   }
 
   /** Moments, named {@code moment.parameter}. */

@@ -10,7 +10,16 @@ public interface Progress {
   Progress NONE = new Progress() {};
 
   /** The run begins after {@code step} finished steps of {@code totalSteps}. */
-  default void started(long step, long totalSteps, long stepsPerEpoch) {}
+  default void started(long step, long totalSteps) {}
+
+  /**
+   * A stage begins, or goes on: number {@code number} (from 1) of {@code count}, steps {@code
+   * firstStep} to {@code firstStep + steps} of the run.
+   *
+   * @param name empty where the run is one stage
+   */
+  default void stage(
+      String name, int number, int count, long firstStep, long steps, long stepsPerEpoch) {}
 
   /** A step is done; {@code epochSoFar} sums over the current epoch. */
   default void step(long step, Metrics last, Metrics epochSoFar, double lr) {}
@@ -18,7 +27,7 @@ public interface Progress {
   /** An evaluation has done {@code images} of {@code total}. */
   default void evaluating(long images, long total) {}
 
-  /** An evaluation is complete; {@code epoch} counts from 1. */
+  /** An evaluation is complete; {@code epoch} of the stage counts from 1. */
   default void evaluated(int epoch, Metrics metrics, boolean best) {}
 
   /** A checkpoint is safe on disk. */

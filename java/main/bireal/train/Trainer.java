@@ -1,47 +1,92 @@
 package bireal.train;
 
 import bireal.backend.Backend;
-import bireal.data.BatchLoader;
 import bireal.data.DataConfig;
-import bireal.data.Dataset;
 import bireal.data.Datasets;
-import bireal.data.MicroBatch;
 import bireal.data.Split;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
-import bireal.nn.Planner;
+import bireal.nn.State;
 import bireal.optim.LrSchedule;
 import bireal.optim.OptimizerConfig;
+import bireal.runtime.InputException;
+import bireal.tensor.DType;
 import bireal.tensor.Scope;
-import bireal.tensor.Shape;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalLong;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.BiPredicate;
 import java.util.function.BooleanSupplier;
+import java.util.function.Supplier;
+import java.util.stream.Collectors;
 
 /**
  * A training run in its folder, from a fresh start or from its newest checkpoint, which it
- * continues to the bit. Owns everything it opens but backend and run folder. One thread.
+ * continues to the bit. A run is a list of stages, trained one after the other; steps are counted
+ * over all of them, epochs and the best evaluation within each. Owns everything it opens but
+ * backend and run folder. One thread.
  */
 public final class Trainer implements AutoCloseable {
   /**
    * What a run is made of.
    *
+   * @param stages in the order of training; their names differ
    * @param trajectory every setting that the numbers depend on, by key; a checkpoint keeps it, and
    *     a resume with others is refused
+   * @param meantByAbsence whether a key has this value where a checkpoint lacks it, because it is
+   *     older than the key
    */
   public record Setup(
-      NetworkConfig network,
-      DataConfig data,
-      OptimizerConfig optimizer,
-      LrSchedule schedule,
-      TrainConfig train,
+      List<Stage> stages,
       long seed,
-      Map<String, String> trajectory) {}
+      Map<String, String> trajectory,
+      BiPredicate<String, String> meantByAbsence) {
+    public Setup {
+      stages = List.copyOf(stages);
+    }
+
+    /** A run of one stage, from the seed. */
+    public Setup(
+        NetworkConfig network,
+        DataConfig data,
+        OptimizerConfig optimizer,
+        LrSchedule schedule,
+        TrainConfig train,
+        long seed,
+        Map<String, String> trajectory) {
+      this(
+          List.of(
+              new Stage(
+                  "",
+                  StartConfig.FROM_SEED,
+                  network,
+                  Optional.empty(),
+                  data,
+                  optimizer,
+                  schedule,
+                  train)),
+          seed,
+          trajectory,
+          (key, value) -> false);
+    }
+  }
+
+  /**
+   * How a stage ended.
+   *
+   * @param lastStep of the run; its checkpoint is kept
+   */
+  public record StageResult(
+      String name, long lastStep, Metrics lastEvaluation, double bestTop1Percent) {}
 
   /**
    * How a run ended: complete, or stopped on request with a checkpoint; {@code lastEvaluation} has
@@ -50,6 +95,7 @@ public final class Trainer implements AutoCloseable {
    * @param step how far it got
    * @param checkpoint the newest good one; null if none could be written
    * @param savedStep the step of that one; less than {@code step} if the last ones failed
+   * @param stages those that are complete
    * @param failures of writing checkpoints and log lines, one for each time, in their order; only
    *     with {@code on_checkpoint_failure: continue}
    */
@@ -60,26 +106,33 @@ public final class Trainer implements AutoCloseable {
       double bestTop1Percent,
       Path checkpoint,
       long savedStep,
+      List<StageResult> stages,
       List<String> failures) {}
 
-  private static final String MODEL = "model.safetensors";
+  /** Key of a checkpoint's progress: the stage it belongs to, if the run names its stages. */
+  static final String STAGE = "stage";
+
+  private static final String MODEL = WeightFiles.MODEL;
   private static final String OPTIMIZER = "optimizer.safetensors";
   private static final double NO_BEST = -1;
 
   private final Scope opened = new Scope();
   private final Setup setup;
-  private final TrainConfig config;
+  private final Backend backend;
   private final Progress progress;
-  private final Network network;
-  private final TrainStep step;
-  private final ImageInput input;
-  private final Evaluator evaluator;
-  private final BatchLoader loader;
+  private final Map<DataConfig, StageRun.Images> datasets = new HashMap<>();
   private final CheckpointStore checkpoints;
   private final RunLog log;
-  private final long stepsPerEpoch;
   private final long totalSteps;
-  private final double baseLr;
+
+  /** The stage at work, and its place. */
+  private StageRun run;
+
+  private TrainConfig config;
+  private int index;
+  private long firstStep;
+  private long stageSteps;
+  private long stepsPerEpoch;
 
   // What a checkpoint's progress.json holds.
   private long done;
@@ -90,6 +143,7 @@ public final class Trainer implements AutoCloseable {
   private long bestStep = -1;
   private boolean evaluationDue;
   private long earlierFallbacks;
+  private final List<StageResult> finished = new ArrayList<>();
 
   private final List<String> failures = new ArrayList<>();
   private long savedStep = -1;
@@ -113,51 +167,118 @@ public final class Trainer implements AutoCloseable {
       OptionalLong fromStep,
       Progress progress) {
     this.setup = setup;
-    this.config = setup.train();
+    this.backend = backend;
     this.progress = progress;
     try {
-      Dataset images = Datasets.open(setup.data(), Split.TRAIN, setup.seed());
-      var imageSpec = Datasets.imageSpec(setup.data(), images);
-      Planner planner = new Planner(backend, config.microBatch(), config.gradient());
-      network =
-          opened.add(
-              new Network(
-                  setup.network(), Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C()), planner));
-      step = opened.add(new TrainStep(network, setup.optimizer(), config.labelSmoothing(), false));
-      input = new ImageInput(network, imageSpec, setup.data().mean(), setup.data().std());
-      evaluator =
-          new Evaluator(
-              network, Datasets.open(setup.data(), Split.TEST, setup.seed()), setup.data());
-      for (int batch : new int[] {config.batch(), rest(images.count(), config.batch())}) {
-        network.requireTrainable(rest(batch, config.microBatch()));
+      long steps = 0;
+      for (Stage stage : setup.stages()) {
+        steps += steps(stage);
       }
-      network.allocate();
-      network.initialize(setup.seed());
-      stepsPerEpoch = ((long) images.count() + config.batch() - 1) / config.batch();
-      totalSteps = stepsPerEpoch * config.epochs();
-      baseLr = setup.optimizer().lr() * config.batch() / setup.optimizer().referenceBatch();
+      totalSteps = steps;
       checkpoints = folder.openCheckpoints();
+      Optional<Checkpoint> from = Optional.empty();
       if (fromStep.isPresent()) {
-        restore(checkpoints.at(fromStep.getAsLong()));
-        checkpoints.discardAfter(done);
+        from = Optional.of(checkpoints.at(fromStep.getAsLong()));
       } else if (resume) {
-        checkpoints.latest().ifPresent(this::restore);
+        from = checkpoints.latest();
+      }
+      from.ifPresent(this::requireSameSettings);
+      open(from.map(this::stageOf).orElse(0));
+      checkAhead(from.isEmpty());
+      run.allocate();
+      run.initialize(setup.seed(), null, from.isPresent());
+      from.ifPresent(this::restore);
+      if (fromStep.isPresent()) {
+        checkpoints.discardAfter(done);
       }
       log = opened.add(folder.openLog(done));
-      loader =
-          opened.add(
-              new BatchLoader(
-                  images,
-                  setup.data(),
-                  imageSpec,
-                  BatchLoader.Order.SHUFFLED,
-                  config.batch(),
-                  config.microBatch(),
-                  setup.seed(),
-                  BatchLoader.Position.at(done, stepsPerEpoch)));
+      run.startImages(setup.seed(), index, done - firstStep);
     } catch (RuntimeException | Error e) {
       opened.closeAfter(e);
+      closeRun(e);
       throw e;
+    }
+  }
+
+  private long steps(Stage stage) {
+    return StageRun.stepsPerEpoch(stage, images(stage).train()) * stage.train().epochs();
+  }
+
+  /** Opened once for all stages with the same data. */
+  private StageRun.Images images(Stage stage) {
+    return datasets.computeIfAbsent(
+        stage.data(),
+        data ->
+            new StageRun.Images(
+                Datasets.open(data, Split.TRAIN, setup.seed()),
+                Datasets.open(data, Split.TEST, setup.seed())));
+  }
+
+  /** Plans stage {@code number} (from 0) as the one at work. */
+  private void open(int number) {
+    index = number;
+    run = plan(number);
+    config = run.stage().train();
+    stepsPerEpoch = run.stepsPerEpoch();
+    stageSteps = stepsPerEpoch * config.epochs();
+    firstStep = 0;
+    for (Stage before : setup.stages().subList(0, number)) {
+      firstStep += steps(before);
+    }
+  }
+
+  private StageRun plan(int number) {
+    Stage stage = setup.stages().get(number);
+    return named(stage, () -> new StageRun(stage, images(stage), backend));
+  }
+
+  /**
+   * Plans every stage that is still to come and throws what it would throw then, days from now;
+   * {@code alsoThis}: nor has the one at work begun.
+   */
+  private void checkAhead(boolean alsoThis) {
+    if (alsoThis) {
+      check(run, null);
+    }
+    StageRun before = run;
+    try {
+      for (int i = index + 1; i < setup.stages().size(); i++) {
+        StageRun next = plan(i);
+        StageRun previous = before;
+        before = next;
+        try {
+          check(next, previous);
+        } finally {
+          if (previous != run) {
+            previous.close();
+          }
+        }
+      }
+    } finally {
+      if (before != run) {
+        before.close();
+      }
+    }
+  }
+
+  private static void check(StageRun next, StageRun previous) {
+    named(
+        next.stage(),
+        () -> {
+          next.check(previous);
+          return next;
+        });
+  }
+
+  /** Errors say which stage they are about, where stages have names. */
+  private static <T> T named(Stage stage, Supplier<T> work) {
+    try {
+      return work.get();
+    } catch (IllegalArgumentException | InputException e) {
+      if (stage.name().isEmpty()) {
+        throw e;
+      }
+      throw new InputException("stage " + stage.name() + ": " + e.getMessage(), e);
     }
   }
 
@@ -168,25 +289,9 @@ public final class Trainer implements AutoCloseable {
    * on.
    */
   public Summary run(BooleanSupplier stop) {
-    progress.started(done, totalSteps, stepsPerEpoch);
-    while (!evaluationDue || evaluate(stop)) {
-      if (done == totalSteps || stop.getAsBoolean()) {
-        break;
-      }
-      double lr = baseLr * setup.schedule().at(done, stepsPerEpoch, config.epochs());
-      step.begin(done + 1, lr);
-      MicroBatch batch;
-      do {
-        batch = loader.next();
-        input.load(batch);
-        step.microBatch(batch.images(), batch.batchImages());
-      } while (batch.microIndex() + 1 < batch.microCount());
-      TrainStep.Result result = step.finish();
-      done++;
-      record(result, lr);
-      if (!evaluationDue && checkpointDue()) {
-        save();
-      }
+    progress.started(done, totalSteps);
+    while (trainStage(stop) && index + 1 < setup.stages().size() && !stop.getAsBoolean()) {
+      nextStage();
     }
     if (savedStep != done) {
       save();
@@ -199,7 +304,67 @@ public final class Trainer implements AutoCloseable {
         bestTop1Percent,
         lastCheckpoint,
         savedStep,
+        List.copyOf(finished),
         List.copyOf(failures));
+  }
+
+  /** False if {@code stop} ended it. */
+  private boolean trainStage(BooleanSupplier stop) {
+    progress.stage(
+        run.stage().name(), index + 1, setup.stages().size(), firstStep, stageSteps, stepsPerEpoch);
+    while (!evaluationDue || evaluate(stop)) {
+      if (done == firstStep + stageSteps) {
+        finished.add(new StageResult(run.stage().name(), done, lastEvaluation, bestTop1Percent));
+        return true;
+      }
+      if (stop.getAsBoolean()) {
+        return false;
+      }
+      long number = done - firstStep + 1;
+      double lr = run.lr(number);
+      TrainStep.Result result = run.train(number, lr);
+      done++;
+      record(result, lr);
+      if (!evaluationDue && checkpointDue()) {
+        save();
+      }
+    }
+    return false;
+  }
+
+  /**
+   * Goes on with the next stage, from the checkpoint that ends this one: a run that is killed in
+   * between comes here again and does the same.
+   */
+  private void nextStage() {
+    if (savedStep != done) {
+      save();
+    }
+    earlierFallbacks = gradientFallbacks();
+    Map<String, float[]> values = new HashMap<>();
+    for (State state : run.network().planner().states()) {
+      if (state.dtype() == DType.F32) {
+        values.put(state.name(), run.network().published(state));
+      }
+    }
+    WeightTransfer.Source previous =
+        WeightTransfer.Source.of(
+            "stage " + run.stage().name(), run.network().planner(), values::get);
+    run.close();
+    run = null;
+    open(index + 1);
+    run.allocate();
+    run.initialize(setup.seed(), previous, false);
+    run.startImages(setup.seed(), index, 0);
+    window = Metrics.NONE;
+    epochSoFar = Metrics.NONE;
+    lastEvaluation = Metrics.NONE;
+    bestTop1Percent = NO_BEST;
+    bestStep = -1;
+  }
+
+  private long stageStep() {
+    return done - firstStep;
   }
 
   /**
@@ -232,7 +397,8 @@ public final class Trainer implements AutoCloseable {
     window = window.plus(result.metrics());
     epochSoFar = epochSoFar.plus(result.metrics());
     progress.step(done, result.metrics(), epochSoFar, lr);
-    if (done % config.logEverySteps() == 0 || done % stepsPerEpoch == 0) {
+    long stageStep = stageStep();
+    if (stageStep % config.logEverySteps() == 0 || stageStep % stepsPerEpoch == 0) {
       log(
           "train",
           fields(window)
@@ -241,21 +407,25 @@ public final class Trainer implements AutoCloseable {
               .put("gradient_fallbacks", gradientFallbacks()));
       window = Metrics.NONE;
     }
-    if (done % stepsPerEpoch == 0) {
+    if (stageStep % stepsPerEpoch == 0) {
       epochSoFar = Metrics.NONE;
-      long epoch = done / stepsPerEpoch;
-      evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || done == totalSteps;
+      long epoch = stageStep / stepsPerEpoch;
+      evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || stageStep == stageSteps;
     }
   }
 
   /** Of the run so far; see {@link bireal.backend.Gradient}. */
   private long gradientFallbacks() {
-    return earlierFallbacks + network.gradientFallbacks();
+    return earlierFallbacks + run.network().gradientFallbacks();
   }
 
   private ObjectNode fields(Metrics metrics) {
-    return RunLog.fields()
-        .put("epoch", (double) done / stepsPerEpoch)
+    ObjectNode fields = RunLog.fields();
+    if (!run.stage().name().isEmpty()) {
+      fields.put(STAGE, run.stage().name());
+    }
+    return fields
+        .put("epoch", (double) stageStep() / stepsPerEpoch)
         .put("loss", metrics.loss())
         .put("top1", metrics.top1Percent())
         .put("top5", metrics.top5Percent())
@@ -264,7 +434,7 @@ public final class Trainer implements AutoCloseable {
 
   /** False if {@code stop} ended it; it is still due then, also for a run that resumes. */
   private boolean evaluate(BooleanSupplier stop) {
-    Metrics metrics = evaluator.run(progress, stop);
+    Metrics metrics = run.evaluator().run(progress, stop);
     if (metrics == null) {
       return false;
     }
@@ -274,7 +444,7 @@ public final class Trainer implements AutoCloseable {
     bestStep = best ? done : bestStep;
     bestTop1Percent = Math.max(bestTop1Percent, metrics.top1Percent());
     log("eval", fields(metrics));
-    progress.evaluated((int) (done / stepsPerEpoch), metrics, best);
+    progress.evaluated((int) (stageStep() / stepsPerEpoch), metrics, best);
     if (best
         || checkpointDue()
         || savedStep == done) { // a stop may have saved this step with its evaluation due
@@ -285,7 +455,7 @@ public final class Trainer implements AutoCloseable {
           "the best checkpoint was not marked",
           () -> {
             checkpoints.markBest(done, bestTop1Percent);
-            checkpoints.prune(config.keepCheckpoints());
+            checkpoints.prune(config.keepCheckpoints(), stageEnds());
           });
     }
     return true;
@@ -293,14 +463,23 @@ public final class Trainer implements AutoCloseable {
 
   private boolean checkpointDue() {
     long every = config.checkpointEverySteps() == 0 ? stepsPerEpoch : config.checkpointEverySteps();
-    return done % every == 0;
+    return stageStep() % every == 0;
+  }
+
+  /**
+   * Steps whose checkpoints stay: what a researcher compares, and where a stage can start again.
+   */
+  private Set<Long> stageEnds() {
+    return finished.stream().map(StageResult::lastStep).collect(Collectors.toSet());
   }
 
   private void save() {
     savedStep = -1; // also where an older state of this step is on disk
     write("the checkpoint was not written", this::saveCheckpoint);
     if (savedStep == done) {
-      write("old checkpoints were not deleted", () -> checkpoints.prune(config.keepCheckpoints()));
+      write(
+          "old checkpoints were not deleted",
+          () -> checkpoints.prune(config.keepCheckpoints(), stageEnds()));
     }
   }
 
@@ -309,8 +488,21 @@ public final class Trainer implements AutoCloseable {
     ObjectNode state = RunLog.fields();
     state
         .put("step", done)
-        .put("epoch", done / stepsPerEpoch)
-        .put("batch_in_epoch", done % stepsPerEpoch);
+        .put("epoch", stageStep() / stepsPerEpoch)
+        .put("batch_in_epoch", stageStep() % stepsPerEpoch);
+    if (!run.stage().name().isEmpty()) {
+      state.put(STAGE, run.stage().name()).put("stage_step", stageStep());
+      ArrayNode ended = state.putArray("stages_before");
+      for (StageResult result : finished.subList(0, index)) {
+        ObjectNode one =
+            ended
+                .addObject()
+                .put(STAGE, result.name())
+                .put("last_step", result.lastStep())
+                .put("best_top1_percent", result.bestTop1Percent());
+        put(one.putObject("last_evaluation"), result.lastEvaluation());
+      }
+    }
     state
         .put("seed", setup.seed())
         .put("best_top1_percent", bestTop1Percent)
@@ -326,9 +518,9 @@ public final class Trainer implements AutoCloseable {
             done,
             Map.of(
                 MODEL,
-                NetworkFiles.model(network, done),
+                NetworkFiles.model(run.network(), done),
                 OPTIMIZER,
-                NetworkFiles.moments(network, step.optimizer())),
+                NetworkFiles.moments(run.network(), run.step().optimizer())),
             state);
     savedStep = done;
     progress.saved(done, lastCheckpoint);
@@ -342,7 +534,7 @@ public final class Trainer implements AutoCloseable {
         .put("images", metrics.images());
   }
 
-  private static Metrics metrics(com.fasterxml.jackson.databind.JsonNode node) {
+  private static Metrics metrics(JsonNode node) {
     return new Metrics(
         Double.parseDouble(node.path("loss_sum").asText("0")),
         node.path("top1").asLong(),
@@ -350,7 +542,22 @@ public final class Trainer implements AutoCloseable {
         node.path("images").asLong());
   }
 
-  private void restore(Checkpoint checkpoint) {
+  private int stageOf(Checkpoint checkpoint) {
+    String name = checkpoint.progress().path(STAGE).asText("");
+    for (int i = 0; i < setup.stages().size(); i++) {
+      if (setup.stages().get(i).name().equals(name)) {
+        return i;
+      }
+    }
+    throw new CheckpointException(
+        checkpoint.folder()
+            + " belongs to stage '"
+            + name
+            + "', the config has "
+            + setup.stages().stream().map(Stage::name).toList());
+  }
+
+  private void requireSameSettings(Checkpoint checkpoint) {
     ObjectNode state = checkpoint.progress();
     List<String> differences = new ArrayList<>();
     TreeMap<String, String> saved = new TreeMap<>();
@@ -363,7 +570,8 @@ public final class Trainer implements AutoCloseable {
     for (String key : both.keySet()) {
       String was = saved.get(key);
       String now = setup.trajectory().get(key);
-      if (was == null || !was.equals(now)) {
+      boolean same = was == null ? setup.meantByAbsence().test(key, now) : was.equals(now);
+      if (!same) {
         differences.add(key + " was " + was + ", is " + now);
       }
     }
@@ -374,11 +582,15 @@ public final class Trainer implements AutoCloseable {
               + String.join("; ", differences)
               + ". Restore these values to resume it, or start a new run under another name");
     }
+  }
+
+  private void restore(Checkpoint checkpoint) {
+    ObjectNode state = checkpoint.progress();
     try (Safetensors model = checkpoint.tensors(MODEL)) {
-      NetworkFiles.load(network, model);
+      NetworkFiles.load(run.network(), model);
     }
     try (Safetensors moments = checkpoint.tensors(OPTIMIZER)) {
-      NetworkFiles.loadMoments(network, step.optimizer(), moments);
+      NetworkFiles.loadMoments(run.network(), run.step().optimizer(), moments);
     }
     done = checkpoint.step();
     window = metrics(state.path("log_window"));
@@ -387,6 +599,14 @@ public final class Trainer implements AutoCloseable {
     evaluationDue = state.path("evaluation_due").asBoolean();
     bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
     earlierFallbacks = state.path("gradient_fallbacks").asLong();
+    for (JsonNode ended : state.path("stages_before")) {
+      finished.add(
+          new StageResult(
+              ended.path(STAGE).asText(),
+              ended.path("last_step").asLong(),
+              metrics(ended.path("last_evaluation")),
+              ended.path("best_top1_percent").asDouble()));
+    }
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
     bestStep = state.path("best_step").asLong(-1);
@@ -396,22 +616,36 @@ public final class Trainer implements AutoCloseable {
     }
   }
 
-  /** Size of the last part when {@code count} is cut into parts of {@code part}. */
-  private static int rest(int count, int part) {
-    return count % part == 0 ? Math.min(part, count) : count % part;
-  }
-
   /** Optimizer steps done. */
   public long step() {
     return done;
   }
 
+  /** Of the stage at work. */
   public Network network() {
-    return network;
+    return run.network();
+  }
+
+  private void closeRun(Throwable causeOrNull) {
+    if (run == null) {
+      return;
+    }
+    try {
+      run.close();
+    } catch (RuntimeException e) {
+      if (causeOrNull == null) {
+        throw e;
+      }
+      causeOrNull.addSuppressed(e);
+    }
   }
 
   @Override
   public void close() {
-    opened.close();
+    try {
+      closeRun(null);
+    } finally {
+      opened.close();
+    }
   }
 }

@@ -62,12 +62,13 @@ class ConfigErrorsTest {
         wrong(
             "name: test",
             "name: test\ntrain.epochs: 3",
-            ":2:1: train.epochs is not a known key; did you mean 'epochs' indented under 'train:'?"),
+            ":2:1: train.epochs is not a known key; did you mean 'epochs' indented under"
+                + " 'train:'?"),
         wrong(
             "name: test",
             "name: test\nzzzzzzzzzz: 3",
             ":2:1: zzzzzzzzzz is not a known key; known here: name, seed, backend, threads,"
-                + " runs_folder, model, data, optimizer, schedule, train"),
+                + " runs_folder, model, start, teacher, data, optimizer, schedule, train, stages"),
         wrong(
             "  depth: 18",
             "  depth: 18\n  extends: a.yaml",
@@ -84,8 +85,8 @@ class ConfigErrorsTest {
         wrong(
             "  stem: cifar\n",
             "",
-            ":2:1: model.stem is missing; it has no default, so write 'stem: one of imagenet, cifar'"
-                + " under 'model:'"),
+            ":2:1: model.stem is missing; it has no default, so write 'stem: one of imagenet,"
+                + " cifar' under 'model:'"),
         wrong(
             "optimizer:\n  lr: 1e-3\n  reference_batch: 128\n",
             "",
@@ -100,7 +101,8 @@ class ConfigErrorsTest {
         wrong(
             "  epochs: 1",
             "  epochs: 1\n  epochs: 2",
-            ":18:3: 'epochs' stands here a second time (first: <file>:17:3); remove one of the two"),
+            ":18:3: 'epochs' stands here a second time (first: <file>:17:3); remove one of the"
+                + " two"),
         wrong(
             "name: test",
             "name: test\ndata: {}",
@@ -392,10 +394,11 @@ class ConfigErrorsTest {
     assertMessage(
         file,
         file + ":2:10: the config file " + folder.resolve("nowhere.yaml") + " does not exist");
-    Path list = write("list.yaml", "extends: [a.yaml, b.yaml]\n");
-    assertMessage(list, list + ":1:10: extends must be the name of one file");
+    Path list = write("list.yaml", "extends: [[a.yaml], b.yaml]\n");
+    assertMessage(
+        list, list + ":1:11: extends must be the name of a file, or a list of such names");
     Path none = write("none.yaml", "extends:\n");
-    assertMessage(none, none + ":1:9: extends must be the name of one file");
+    assertMessage(none, none + ":1:9: extends must be the name of a file, or a list of such names");
   }
 
   @Test
@@ -427,7 +430,52 @@ class ConfigErrorsTest {
     return Files.writeString(folder.resolve(name), text, StandardCharsets.UTF_8);
   }
 
+  @Test
+  void wrongStagesAreBlamedOnTheirLine() throws IOException {
+    Path file = folder.resolve("stages.yaml");
+    for (List<String> wrong :
+        List.of(
+            List.of("stages: 3\n", ":20:9: stages must be sections, one for each stage"),
+            List.of("stages: {}\n", ":20:9: stages must be sections, one for each stage"),
+            List.of("stages:\n  a b: {}\n", ":21:3: stages a stage's name is 1 to 40 letters"),
+            List.of("stages:\n  a: 3\n", ":21:6: stages.a must be a section"),
+            List.of(
+                "stages:\n  a:\n    seed: 1\n",
+                ":22:5: stages.a.seed belongs to the run, not to a stage"),
+            List.of(
+                "stages:\n  a:\n    train: {epoch: 1}\n",
+                ":22:13: stages.a.train.epoch is not a known key; did you mean"),
+            List.of(
+                "stages:\n  a:\n    start: {from: previous}\n",
+                ":21:3: stages.a.start.from is previous, but there is no stage before this one"),
+            List.of(
+                "stages:\n  a:\n    start: {fresh: [x]}\n",
+                ":22:20: stages.a.start.fresh must be [] where start.from is nothing"),
+            List.of("start: {from: previous}\n", ": start.from is previous, but there is no stage"),
+            List.of(
+                "schedule: {type: multi_step, milestones: [1]}\n",
+                ":20:42: schedule.milestones must be less than train.epochs, 1"),
+            List.of(
+                "schedule: {milestones: [1]}\n",
+                ":20:24: schedule.milestones must be [] unless type is multi_step"),
+            List.of(
+                "schedule: {warmup_epochs: 2}\n",
+                ":20:27: schedule.warmup_epochs must be at most train.epochs, 1, got 2.0"),
+            List.of(
+                "teacher: {weights: t, temperature: 1, model: {depth: 34, classes: 9}}\n",
+                ":20:67: teacher.model.classes must be those of the student, 10, got 9"),
+            List.of(
+                "teacher: {weights: t, temperature: 0, model: {depth: 34}}\n",
+                ":20:36: teacher.temperature must be in (0, 1000], got 0.0"),
+            List.of("teacher: yes\n", ":20:10: teacher must be a section"),
+            List.of("optimizer: {frozen: fc}\n", "'optimizer' stands here a second time"))) {
+      Files.writeString(file, VALID + wrong.get(0));
+      String message = assertThrows(ConfigException.class, () -> load(file)).getMessage();
+      assertTrue(message.contains(wrong.get(1)), message);
+    }
+  }
+
   private static RunConfig load(Path file, String... overrides) {
-    return ConfigLoader.load(file, List.of(overrides));
+    return ConfigLoader.load(file, List.of(overrides)).last();
   }
 }

@@ -18,6 +18,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -45,18 +46,128 @@ class ConfigLoaderTest {
   @ParameterizedTest
   @MethodSource("shippedConfigs")
   void resolvedConfigLoadsToAnEqualRecord(Path file) throws IOException {
-    assertRoundTrip(load(file));
+    assertRoundTrip(ConfigLoader.load(file, List.of()));
   }
 
   @Test
-  void theFourPromisedConfigsAreShipped() throws IOException {
+  void everyPublishedResultHasItsConfigAndItsTwin() throws IOException {
+    List<String> shipped =
+        shippedConfigs().stream().map(file -> file.getFileName().toString()).toList();
+    for (String result :
+        List.of(
+            "bireal18",
+            "bireal34",
+            "bireal50",
+            "bireal18_caffe",
+            "bireal34_caffe",
+            "xnor18",
+            "react18")) {
+      assertTrue(shipped.contains("imagenet_" + result + ".yaml"), result);
+      assertTrue(shipped.contains("fashion_" + result + ".yaml"), result);
+      Recipe published =
+          ConfigLoader.load(CONFIGS.resolve("imagenet_" + result + ".yaml"), List.of());
+      Recipe twin = ConfigLoader.load(CONFIGS.resolve("fashion_" + result + ".yaml"), List.of());
+      assertEquals(published.names(), twin.names());
+      for (String stage : published.names()) {
+        assertEquals(published.stage(stage).model().network(), twin.stage(stage).model().network());
+        assertEquals(
+            published.stage(stage).optimizer().type(), twin.stage(stage).optimizer().type());
+        assertEquals(DataConfig.Kind.FASHION_MNIST, twin.stage(stage).data().dataset());
+      }
+    }
+  }
+
+  @Test
+  void stagedConfigsHoldThePublishedRecipes() {
+    Recipe react = ConfigLoader.load(CONFIGS.resolve("imagenet_react18.yaml"), List.of());
+    assertEquals(List.of("step1", "step2"), react.names());
+    for (RunConfig step : react.stages().values()) {
+      assertEquals(2.5e-3, step.optimizer().lr());
+      assertEquals(128, step.train().epochs());
+      assertEquals(512, step.train().batch());
+      assertEquals(34, step.teacher().orElseThrow().model().depth());
+      assertEquals(NetworkConfig.Family.RESNET, step.teacher().orElseThrow().model().network());
+      assertEquals(1000, step.teacher().orElseThrow().model().classes());
+      assertEquals(LrSchedule.Type.LINEAR_PUBLISHED, step.schedule().type());
+    }
+    assertEquals(1e-5, react.stage("step1").optimizer().weightDecay());
+    assertEquals(0.0, react.stage("step2").optimizer().weightDecay());
+    assertEquals("previous", react.stage("step2").start().from());
+    Recipe caffe = ConfigLoader.load(CONFIGS.resolve("imagenet_bireal34_caffe.yaml"), List.of());
+    assertEquals(List.of("relu", "leaky_clip", "clip", "binary", "retrain_bn"), caffe.names());
+    RunConfig binary = caffe.stage("binary");
+    assertEquals(0.08, binary.optimizer().lr());
+    assertEquals(0.9, binary.optimizer().momentum());
+    assertEquals(0.0, binary.optimizer().weightDecay());
+    assertEquals(40, binary.train().epochs());
+    assertEquals(1024, binary.train().batch());
+    assertEquals(List.of(20.0, 30.0), binary.schedule().milestones());
+    assertEquals(34, caffe.stage("relu").model().depth());
+    assertEquals(0.1, caffe.stage("relu").optimizer().lr());
+  }
+
+  @Test
+  void aStageIsLaidOverTheTopOfTheFileAndOverridesReachIntoIt() throws IOException {
+    Path file =
+        write(
+            "a.yaml",
+            ConfigErrorsTest.VALID
+                + "stages:\n  one:\n    train: {epochs: 3}\n  two:\n    start: {from: previous}\n");
+    Recipe recipe =
+        ConfigLoader.load(file, List.of("stages.two.optimizer.lr=0.5", "train.batch=33"));
+    assertEquals(List.of("one", "two"), recipe.names());
+    assertEquals(3, recipe.stage("one").train().epochs());
+    assertEquals(1, recipe.stage("two").train().epochs());
+    assertEquals(0.5, recipe.stage("two").optimizer().lr());
+    assertEquals(1e-3, recipe.stage("one").optimizer().lr());
+    assertEquals(33, recipe.stage("two").train().batch());
+    assertRoundTrip(recipe);
+    assertEquals("1", Trajectory.of(recipe).get("stages.two.train.epochs"));
+  }
+
+  /** A checkpoint of an earlier version lacks the keys that came later; it must still resume. */
+  @Test
+  void whatAnOlderCheckpointLacksMeansTheDefault() throws IOException {
+    Recipe recipe =
+        ConfigLoader.load(write("a.yaml", ConfigErrorsTest.VALID), List.of("train.epochs=2"));
+    List<String> required = new ArrayList<>();
+    Trajectory.of(recipe)
+        .forEach(
+            (key, value) -> {
+              if (!Trajectory.isDefault(key, value)) {
+                required.add(key);
+              }
+            });
     assertEquals(
         List.of(
-            "cifar10_bireal18.yaml",
-            "imagenet_bireal18.yaml",
-            "imagenet_bireal34.yaml",
-            "quickstart.yaml"),
-        shippedConfigs().stream().map(file -> file.getFileName().toString()).toList());
+            "data.dataset",
+            "data.image_size",
+            "data.mean",
+            "data.std",
+            "model.classes",
+            "model.depth",
+            "model.network",
+            "model.stem",
+            "optimizer.lr",
+            "optimizer.reference_batch",
+            "train.batch",
+            "train.epochs",
+            "train.micro_batch"),
+        required);
+    assertTrue(Trajectory.isDefault("stages.two.start.from", "nothing"));
+    assertFalse(Trajectory.isDefault("stages.two.start.from", "previous"));
+    assertFalse(Trajectory.isDefault("schedule.milestones", "[1.0]"));
+    assertFalse(Trajectory.isDefault("optimizer.eps", "1.0E-7"));
+    assertFalse(Trajectory.isDefault("teacher.weights", "x"));
+  }
+
+  @Test
+  void laterBasesLieOverEarlierOnes() throws IOException {
+    write("one.yaml", ConfigErrorsTest.VALID);
+    write("two.yaml", "train: {epochs: 9}\n");
+    RunConfig config = load(write("a.yaml", "extends: [one.yaml, two.yaml]\nname: a\n"));
+    assertEquals(9, config.train().epochs());
+    assertEquals(64, config.train().batch());
   }
 
   @Test
@@ -254,7 +365,7 @@ class ConfigLoaderTest {
 
   @Test
   void resolvedConfigIsTheSameTextEachTime() {
-    RunConfig config = load(CONFIGS.resolve("quickstart.yaml"));
+    Recipe config = ConfigLoader.load(CONFIGS.resolve("quickstart.yaml"), List.of());
     assertEquals(ConfigLoader.resolvedYaml(config), ConfigLoader.resolvedYaml(config));
     assertTrue(
         ConfigLoader.resolvedYaml(config)
@@ -359,9 +470,14 @@ class ConfigLoaderTest {
   }
 
   private void assertRoundTrip(RunConfig config) throws IOException {
-    String yaml = ConfigLoader.resolvedYaml(config);
-    RunConfig again = load(write("resolved.yaml", yaml));
-    assertEquals(config, again);
+    assertRoundTrip(new Recipe(Map.of("", config)));
+  }
+
+  private void assertRoundTrip(Recipe recipe) throws IOException {
+    String yaml = ConfigLoader.resolvedYaml(recipe);
+    Recipe again = ConfigLoader.load(write("resolved.yaml", yaml), List.of());
+    assertEquals(recipe, again);
+    assertEquals(recipe.names(), again.names());
     assertEquals(yaml, ConfigLoader.resolvedYaml(again));
   }
 
@@ -384,6 +500,6 @@ class ConfigLoaderTest {
   }
 
   private static RunConfig load(Path file, String... overrides) {
-    return ConfigLoader.load(file, List.of(overrides));
+    return ConfigLoader.load(file, List.of(overrides)).last();
   }
 }

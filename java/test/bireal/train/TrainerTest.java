@@ -106,6 +106,10 @@ class TrainerTest {
         Map.of("key", "value"));
   }
 
+  private static Stage only(Trainer.Setup setup) {
+    return setup.stages().get(0);
+  }
+
   private Trainer.Summary run(
       String name, Trainer.Setup setup, int threads, boolean resume, BooleanSupplier stop) {
     Path run = folder.resolve(name);
@@ -174,11 +178,11 @@ class TrainerTest {
     run("run", setup, 1, false, after(2));
     Trainer.Setup other =
         new Trainer.Setup(
-            setup.network(),
-            setup.data(),
-            setup.optimizer(),
-            setup.schedule(),
-            setup.train(),
+            only(setup).model(),
+            only(setup).data(),
+            only(setup).optimizer(),
+            only(setup).schedule(),
+            only(setup).train(),
             setup.seed(),
             Map.of("key", "other"));
     CheckpointException e =
@@ -403,13 +407,13 @@ class TrainerTest {
   @Test
   void withContinueTheRunGoesOnAndNamesEveryCheckpointItSkipped() throws IOException {
     Trainer.Setup stop = setup(1, 2, 8, 3, 2);
-    TrainConfig t = stop.train();
+    TrainConfig t = only(stop).train();
     Trainer.Setup setup =
         new Trainer.Setup(
-            stop.network(),
-            stop.data(),
-            stop.optimizer(),
-            stop.schedule(),
+            only(stop).model(),
+            only(stop).data(),
+            only(stop).optimizer(),
+            only(stop).schedule(),
             new TrainConfig(
                 t.epochs(),
                 t.batch(),
@@ -505,7 +509,7 @@ class TrainerTest {
   void aSingleImageLeftOverOnAOneByOneStageIsRefusedBeforeTheFirstStep() {
     // 45 images in batches of 11 leave one; 8x8 images end as 1x1.
     Trainer.Setup setup = setup(1, 1, 11, 11, 0);
-    DataConfig d = setup.data();
+    DataConfig d = only(setup).data();
     DataConfig small =
         new DataConfig(
             d.dataset(),
@@ -524,11 +528,11 @@ class TrainerTest {
             d.syntheticClasses());
     Trainer.Setup left =
         new Trainer.Setup(
-            setup.network(),
+            only(setup).model(),
             small,
-            setup.optimizer(),
-            setup.schedule(),
-            setup.train(),
+            only(setup).optimizer(),
+            only(setup).schedule(),
+            only(setup).train(),
             7,
             Map.of());
     IllegalArgumentException e =
