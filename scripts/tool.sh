@@ -12,7 +12,7 @@ classpath=$repo/target/test-classpath.txt
 if [[ ! -f $classpath || -n $(find "$repo/java" "$repo/pom.xml" -newer "$classpath" -print -quit) ]]; then
   # -o: a tool needs nothing that the build did not; where that is untrue the second line fetches it.
   (cd "$repo" && { mvn -q -B -o test-compile dependency:build-classpath -Dmdep.outputFile="$classpath" >/dev/null 2>&1 ||
-    mvn -q -B test-compile dependency:build-classpath -Dmdep.outputFile="$classpath"; })
+    mvn -q -B test-compile dependency:build-classpath -Dmdep.outputFile="$classpath" >&2; })
 fi
 tool=$1
 shift

@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.OptionalDouble;
 import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.VectorGraphicsEncoder;
 import org.knowm.xchart.VectorGraphicsEncoder.VectorGraphicsFormat;
@@ -25,7 +26,8 @@ public final class Plot {
       """
       usage: scripts/tool.sh Plot OUT TITLE X_LABEL Y_LABEL FILE.csv:X_COLUMN:Y_COLUMN[:NAME]...
       Draws columns of CSV files, named by their first line, into OUT.png and OUT.svg; NAME is the
-      line's name in the legend (default: Y_COLUMN).""";
+      line's name in the legend (default: Y_COLUMN).\
+      """;
 
   private Plot() {}
 
@@ -79,6 +81,20 @@ public final class Plot {
   /** Writes {@code out.png} and {@code out.svg}; the y axis starts at 0 unless a value is below. */
   public static void write(Path out, String title, String xLabel, String yLabel, List<Line> lines)
       throws IOException {
+    boolean negative = lines.stream().flatMap(line -> line.y().stream()).anyMatch(y -> y < 0);
+    write(
+        out,
+        title,
+        xLabel,
+        yLabel,
+        lines,
+        negative ? OptionalDouble.empty() : OptionalDouble.of(0));
+  }
+
+  /** As above, with the lowest value of the y axis. */
+  static void write(
+      Path out, String title, String xLabel, String yLabel, List<Line> lines, OptionalDouble lowest)
+      throws IOException {
     System.setProperty("java.awt.headless", "true");
     XYChart chart =
         new XYChartBuilder()
@@ -92,7 +108,6 @@ public final class Plot {
     chart.getStyler().setLegendPosition(Styler.LegendPosition.OutsideS);
     chart.getStyler().setLegendLayout(Styler.LegendLayout.Horizontal);
     chart.getStyler().setChartBackgroundColor(Color.WHITE);
-    boolean negative = false;
     for (Line line : lines) {
       if (line.x().isEmpty()) {
         throw new IllegalArgumentException("the line " + line.name() + " has no point");
@@ -100,11 +115,8 @@ public final class Plot {
       var series = chart.addSeries(line.name(), line.x(), line.y());
       series.setMarker(SeriesMarkers.NONE);
       series.setLineStyle(new BasicStroke(1.5f));
-      negative |= line.y().stream().anyMatch(y -> y < 0);
     }
-    if (!negative) {
-      chart.getStyler().setYAxisMin(0.0);
-    }
+    lowest.ifPresent(y -> chart.getStyler().setYAxisMin(y));
     BitmapEncoder.saveBitmap(chart, out.toString(), BitmapEncoder.BitmapFormat.PNG);
     VectorGraphicsEncoder.saveVectorGraphic(chart, out.toString(), VectorGraphicsFormat.SVG);
     // Text is outlines with eight digits a coordinate; two are enough and halve the file.
