@@ -26,7 +26,10 @@ public final class Network implements AutoCloseable {
   private final Backend backend;
   private final Tensor input;
   private final Tensor labels;
+
+  /** Walked by index in a step: an iterator would be an allocation. */
   private final List<Block> blocks = new ArrayList<>();
+
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
   private Tensor lastStage;
@@ -116,8 +119,8 @@ public final class Network implements AutoCloseable {
 
   /** From the first {@code n} images of {@link #input} to the logits. */
   public void forward(int n, Pass pass) {
-    for (Block block : blocks) {
-      block.forward(n, pass);
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).forward(n, pass);
     }
     head.forward(n);
     forwardDone = pass == Pass.TRAIN;
@@ -140,8 +143,8 @@ public final class Network implements AutoCloseable {
 
   /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
   public void applyWeightGradientRules() {
-    for (Block block : blocks) {
-      block.applyWeightGradientRule();
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).applyWeightGradientRule();
     }
   }
 
@@ -150,24 +153,24 @@ public final class Network implements AutoCloseable {
    * micro-batches.
    */
   public void commitStatistics(int microBatchCount) {
-    for (Block block : blocks) {
-      block.commitStatistics(microBatchCount);
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).commitStatistics(microBatchCount);
     }
   }
 
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
   public long gradientFallbacks() {
     long total = 0;
-    for (Block block : blocks) {
-      total += block.gradientFallbacks();
+    for (int i = 0; i < blocks.size(); i++) {
+      total += blocks.get(i).gradientFallbacks();
     }
     return total;
   }
 
   /** Once after every change of the parameters. */
   public void refresh() {
-    for (Block block : blocks) {
-      block.refresh();
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).refresh();
     }
   }
 
