@@ -106,7 +106,8 @@ final class Synthetic implements Dataset {
     int pattern = label(index) * GRID * GRID * channels;
     long state = Rng.bits(noise, index);
     long bits = 0;
-    // Means of the control points left and right, 16 bits a channel: an array would be an allocation
+    // Means of the control points left and right, 16 bits a channel: an array would be an
+    // allocation
     // for each image.
     long leftEnds;
     long rightEnds;

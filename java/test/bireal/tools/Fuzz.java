@@ -221,8 +221,7 @@ public final class Fuzz {
     while (worker.isAlive()) {
       worker.join(200);
       long readSince = startedNs; // read once: it becomes 0 meanwhile
-      if (readSince != 0
-          && System.nanoTime() - readSince > TIME_LIMIT_SECONDS * 1_000_000_000L) {
+      if (readSince != 0 && System.nanoTime() - readSince > TIME_LIMIT_SECONDS * 1_000_000_000L) {
         Exception where = new Exception("it hangs here");
         where.setStackTrace(worker.getStackTrace());
         failure[0] =
