@@ -21,7 +21,10 @@ public interface Progress {
   default void stage(
       String name, int number, int count, long firstStep, long steps, long stepsPerEpoch) {}
 
-  /** A step is done; {@code epochSoFar} sums over the current epoch. */
+  /**
+   * A step is done; {@code epochSoFar} sums over the current epoch. Both are overwritten by the
+   * next step.
+   */
   default void step(long step, Metrics last, Metrics epochSoFar, double lr) {}
 
   /** An evaluation has done {@code images} of {@code total}. */

@@ -165,7 +165,7 @@ final class StageRun implements AutoCloseable {
   }
 
   /** Step {@code number} (from 1) of this stage. */
-  TrainStep.Result train(long number, double lr) {
+  void train(long number, double lr) {
     step.begin(number, lr);
     MicroBatch batch;
     do {
@@ -179,7 +179,7 @@ final class StageRun implements AutoCloseable {
       }
       step.microBatch(batch.images(), batch.batchImages());
     } while (batch.microIndex() + 1 < batch.microCount());
-    return step.finish();
+    step.finish();
   }
 
   /** Rate of step {@code number} (from 1). */

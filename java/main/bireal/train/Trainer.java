@@ -12,8 +12,6 @@ import bireal.optim.OptimizerConfig;
 import bireal.runtime.InputException;
 import bireal.tensor.DType;
 import bireal.tensor.Scope;
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -109,12 +107,8 @@ public final class Trainer implements AutoCloseable {
       List<StageResult> stages,
       List<String> failures) {}
 
-  /** Key of a checkpoint's progress: the stage it belongs to, if the run names its stages. */
-  static final String STAGE = "stage";
-
   private static final String MODEL = WeightFiles.MODEL;
   private static final String OPTIMIZER = "optimizer.safetensors";
-  private static final double NO_BEST = -1;
 
   private final Scope opened = new Scope();
   private final Setup setup;
@@ -134,12 +128,12 @@ public final class Trainer implements AutoCloseable {
   private long stageSteps;
   private long stepsPerEpoch;
 
-  // What a checkpoint's progress.json holds.
+  // What a RunState holds.
   private long done;
-  private Metrics window = Metrics.NONE;
-  private Metrics epochSoFar = Metrics.NONE;
-  private Metrics lastEvaluation = Metrics.NONE;
-  private double bestTop1Percent = NO_BEST;
+  private final Metrics window = new Metrics();
+  private final Metrics epochSoFar = new Metrics();
+  private Metrics lastEvaluation = new Metrics();
+  private double bestTop1Percent = RunState.NO_BEST;
   private long bestStep = -1;
   private boolean evaluationDue;
   private long earlierFallbacks;
@@ -322,9 +316,9 @@ public final class Trainer implements AutoCloseable {
       }
       long number = done - firstStep + 1;
       double lr = run.lr(number);
-      TrainStep.Result result = run.train(number, lr);
+      run.train(number, lr);
       done++;
-      record(result, lr);
+      record(lr);
       if (!evaluationDue && checkpointDue()) {
         save();
       }
@@ -356,10 +350,10 @@ public final class Trainer implements AutoCloseable {
     run.allocate();
     run.initialize(setup.seed(), previous, false);
     run.startImages(setup.seed(), index, 0);
-    window = Metrics.NONE;
-    epochSoFar = Metrics.NONE;
-    lastEvaluation = Metrics.NONE;
-    bestTop1Percent = NO_BEST;
+    window.clear();
+    epochSoFar.clear();
+    lastEvaluation = new Metrics();
+    bestTop1Percent = RunState.NO_BEST;
     bestStep = -1;
   }
 
@@ -393,22 +387,23 @@ public final class Trainer implements AutoCloseable {
     write("a log line was not written", () -> log.append(event, done, fields));
   }
 
-  private void record(TrainStep.Result result, double lr) {
-    window = window.plus(result.metrics());
-    epochSoFar = epochSoFar.plus(result.metrics());
-    progress.step(done, result.metrics(), epochSoFar, lr);
+  private void record(double lr) {
+    Metrics last = run.step().metrics();
+    window.add(last);
+    epochSoFar.add(last);
+    progress.step(done, last, epochSoFar, lr);
     long stageStep = stageStep();
     if (stageStep % config.logEverySteps() == 0 || stageStep % stepsPerEpoch == 0) {
       log(
           "train",
           fields(window)
               .put("lr", lr)
-              .put("grad_norm", result.gradNorm())
+              .put("grad_norm", run.step().gradNorm())
               .put("gradient_fallbacks", gradientFallbacks()));
-      window = Metrics.NONE;
+      window.clear();
     }
     if (stageStep % stepsPerEpoch == 0) {
-      epochSoFar = Metrics.NONE;
+      epochSoFar.clear();
       long epoch = stageStep / stepsPerEpoch;
       evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || stageStep == stageSteps;
     }
@@ -422,7 +417,7 @@ public final class Trainer implements AutoCloseable {
   private ObjectNode fields(Metrics metrics) {
     ObjectNode fields = RunLog.fields();
     if (!run.stage().name().isEmpty()) {
-      fields.put(STAGE, run.stage().name());
+      fields.put(RunState.STAGE, run.stage().name());
     }
     return fields
         .put("epoch", (double) stageStep() / stepsPerEpoch)
@@ -485,34 +480,20 @@ public final class Trainer implements AutoCloseable {
 
   private void saveCheckpoint() {
     log.sync();
-    ObjectNode state = RunLog.fields();
-    state
-        .put("step", done)
-        .put("epoch", stageStep() / stepsPerEpoch)
-        .put("batch_in_epoch", stageStep() % stepsPerEpoch);
-    if (!run.stage().name().isEmpty()) {
-      state.put(STAGE, run.stage().name()).put("stage_step", stageStep());
-      ArrayNode ended = state.putArray("stages_before");
-      for (StageResult result : finished.subList(0, index)) {
-        ObjectNode one =
-            ended
-                .addObject()
-                .put(STAGE, result.name())
-                .put("last_step", result.lastStep())
-                .put("best_top1_percent", result.bestTop1Percent());
-        put(one.putObject("last_evaluation"), result.lastEvaluation());
-      }
-    }
-    state
-        .put("seed", setup.seed())
-        .put("best_top1_percent", bestTop1Percent)
-        .put("best_step", bestStep);
-    put(state.putObject("log_window"), window);
-    put(state.putObject("epoch_so_far"), epochSoFar);
-    put(state.putObject("last_evaluation"), lastEvaluation);
-    state.put("evaluation_due", evaluationDue).put("gradient_fallbacks", gradientFallbacks());
-    ObjectNode settings = state.putObject("config");
-    new TreeMap<>(setup.trajectory()).forEach(settings::put);
+    RunState state =
+        new RunState(
+            done,
+            run.stage().name(),
+            stageStep(),
+            List.copyOf(finished.subList(0, index)),
+            window,
+            epochSoFar,
+            lastEvaluation,
+            evaluationDue,
+            bestTop1Percent,
+            bestStep,
+            gradientFallbacks(),
+            setup.trajectory());
     lastCheckpoint =
         checkpoints.save(
             done,
@@ -521,29 +502,13 @@ public final class Trainer implements AutoCloseable {
                 NetworkFiles.model(run.network(), done),
                 OPTIMIZER,
                 NetworkFiles.moments(run.network(), run.step().optimizer())),
-            state);
+            state.json(stepsPerEpoch, setup.seed()));
     savedStep = done;
     progress.saved(done, lastCheckpoint);
   }
 
-  private static void put(ObjectNode node, Metrics metrics) {
-    // The sum as a hexadecimal double: a resume must continue it to the bit.
-    node.put("loss_sum", Double.toHexString(metrics.lossSum()))
-        .put("top1", metrics.top1())
-        .put("top5", metrics.top5())
-        .put("images", metrics.images());
-  }
-
-  private static Metrics metrics(JsonNode node) {
-    return new Metrics(
-        Double.parseDouble(node.path("loss_sum").asText("0")),
-        node.path("top1").asLong(),
-        node.path("top5").asLong(),
-        node.path("images").asLong());
-  }
-
   private int stageOf(Checkpoint checkpoint) {
-    String name = checkpoint.progress().path(STAGE).asText("");
+    String name = RunState.of(checkpoint).stage();
     for (int i = 0; i < setup.stages().size(); i++) {
       if (setup.stages().get(i).name().equals(name)) {
         return i;
@@ -558,13 +523,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void requireSameSettings(Checkpoint checkpoint) {
-    ObjectNode state = checkpoint.progress();
+    Map<String, String> saved = RunState.of(checkpoint).trajectory();
     List<String> differences = new ArrayList<>();
-    TreeMap<String, String> saved = new TreeMap<>();
-    state
-        .path("config")
-        .properties()
-        .forEach(entry -> saved.put(entry.getKey(), entry.getValue().asText()));
     TreeMap<String, String> both = new TreeMap<>(saved);
     both.putAll(setup.trajectory());
     for (String key : both.keySet()) {
@@ -585,31 +545,24 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void restore(Checkpoint checkpoint) {
-    ObjectNode state = checkpoint.progress();
+    RunState state = RunState.of(checkpoint);
     try (Safetensors model = checkpoint.tensors(MODEL)) {
       NetworkFiles.load(run.network(), model);
     }
     try (Safetensors moments = checkpoint.tensors(OPTIMIZER)) {
       NetworkFiles.loadMoments(run.network(), run.step().optimizer(), moments);
     }
-    done = checkpoint.step();
-    window = metrics(state.path("log_window"));
-    epochSoFar = metrics(state.path("epoch_so_far"));
-    lastEvaluation = metrics(state.path("last_evaluation"));
-    evaluationDue = state.path("evaluation_due").asBoolean();
-    bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
-    earlierFallbacks = state.path("gradient_fallbacks").asLong();
-    for (JsonNode ended : state.path("stages_before")) {
-      finished.add(
-          new StageResult(
-              ended.path(STAGE).asText(),
-              ended.path("last_step").asLong(),
-              metrics(ended.path("last_evaluation")),
-              ended.path("best_top1_percent").asDouble()));
-    }
+    done = state.step();
+    window.set(state.logWindow());
+    epochSoFar.set(state.epochSoFar());
+    lastEvaluation = state.lastEvaluation();
+    evaluationDue = state.evaluationDue();
+    bestTop1Percent = state.bestTop1Percent();
+    bestStep = state.bestStep();
+    earlierFallbacks = state.gradientFallbacks();
+    finished.addAll(state.stagesBefore());
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
-    bestStep = state.path("best_step").asLong(-1);
     if (bestStep == done && !evaluationDue) {
       checkpoints.markBest(
           done, bestTop1Percent); // a crash may have come between saving and marking

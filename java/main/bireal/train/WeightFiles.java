@@ -26,7 +26,7 @@ public final class WeightFiles {
    */
   public static Found open(String key, Path path) {
     if (Files.isRegularFile(path)) {
-      return new Found(Safetensors.open(path), "");
+      return new Found(CheckpointStore.openTensors(path), "");
     }
     if (!Files.isDirectory(path)) {
       throw new InputException(
@@ -50,6 +50,6 @@ public final class WeightFiles {
       checkpoint = CheckpointStore.open(path);
     }
     return new Found(
-        checkpoint.tensors(MODEL), checkpoint.progress().path(Trainer.STAGE).asText(""));
+        checkpoint.tensors(MODEL), checkpoint.progress().path(RunState.STAGE).asText(""));
   }
 }

@@ -281,7 +281,7 @@ class StagesTest {
       assertEquals(
           Files.readString(folder.resolve("whole/log.jsonl")),
           Files.readString(folder.resolve(name + "/log.jsonl")));
-      assertEquals(whole.stages(), rest.stages());
+      assertEquals(whole.stages().toString(), rest.stages().toString());
     }
   }
 
