@@ -377,6 +377,33 @@ class StagesTest {
         before, files(CheckpointStore.forReading(teacher.resolve("checkpoints")).at(3).folder()));
   }
 
+  @Test
+  void theTeacherSeesTheStudentsImages() {
+    NetworkConfig network = birealnet(8, 4);
+    Path trained = trainedTeacher(network);
+    Shape image = Shape.of(16, 16, 2);
+    try (Backend backend = CpuBackend.open(1);
+        Network student = planned(backend);
+        Teacher teacher =
+            new Teacher(new TeacherConfig(trained.toString(), 1, network), student, image);
+        Network alone = new Network(network, image, new Planner(backend, 4, null))) {
+      student.allocate(); // the teacher's memory, too
+      student.initialize(3);
+      teacher.load();
+      alone.allocate();
+      try (Safetensors file = WeightFiles.open("test", trained).file()) {
+        NetworkFiles.load(alone, file);
+      }
+      List<Float> expected = logits(backend, alone);
+      logits(backend, student); // fills its input alike
+      float[] got = bireal.backend.Tensors.floats(backend, teacher.logits(4));
+      for (int i = 0; i < got.length; i++) {
+        assertEquals(expected.get(i), got[i]);
+      }
+      assertTrue(student.planner().memory().stream().anyMatch(row -> row.what().equals("teacher")));
+    }
+  }
+
   // Wrong settings: each is refused before the first step, and says what to do.
 
   private void assertRefused(List<Stage> stages, String... parts) {
