@@ -9,8 +9,10 @@
 namespace bireal {
 
 void batch_norm_require_rows(int64_t rows, const char* what) {
-  require(rows >= 2, "batch_norm: " + std::string(what) + " needs at least 2 values per channel for its statistics, got " +
-                         std::to_string(rows));
+  require(rows >= 2, [&] {
+    return "batch_norm: " + std::string(what) + " needs at least 2 values per channel for its statistics, got " +
+           std::to_string(rows);
+  });
 }
 
 int64_t batch_norm_workspace_bytes(int64_t C) { return cpu::Context::kSlices * 4 * C * int64_t(sizeof(double)); }

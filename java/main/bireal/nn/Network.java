@@ -22,7 +22,10 @@ public final class Network implements AutoCloseable {
   private final Backend backend;
   private final Tensor input;
   private final Tensor labels;
+
+  /** Walked by index in a step: an iterator would be an allocation. */
   private final List<Block> blocks = new ArrayList<>();
+
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
   private Tensor lastStage;
@@ -102,8 +105,8 @@ public final class Network implements AutoCloseable {
 
   /** From the first {@code n} images of {@link #input} to the logits. */
   public void forward(int n, Pass pass) {
-    for (Block block : blocks) {
-      block.forward(n, pass);
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).forward(n, pass);
     }
     head.forward(n);
     forwardDone = pass == Pass.TRAIN;
@@ -126,8 +129,9 @@ public final class Network implements AutoCloseable {
 
   /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
   public void applyWeightGradientRules() {
-    for (Layer layer : planner.owned()) {
-      layer.applyWeightGradientRule();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).applyWeightGradientRule();
     }
   }
 
@@ -136,24 +140,27 @@ public final class Network implements AutoCloseable {
    * micro-batches.
    */
   public void commitStatistics(int microBatchCount) {
-    for (Layer layer : planner.owned()) {
-      layer.commitStatistics(microBatchCount);
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).commitStatistics(microBatchCount);
     }
   }
 
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
   public long gradientFallbacks() {
     long total = 0;
-    for (Layer layer : planner.owned()) {
-      total += layer.fallbacks();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      total += layers.get(i).fallbacks();
     }
     return total;
   }
 
   /** Once after every change of the parameters. */
   public void refresh() {
-    for (Layer layer : planner.owned()) {
-      layer.refresh();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).refresh();
     }
   }
 

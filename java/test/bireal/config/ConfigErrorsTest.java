@@ -375,7 +375,7 @@ class ConfigErrorsTest {
     assertMessage(missing, missing + ": the config file " + missing + " does not exist");
     assertMessage(folder, folder + ": " + folder + " is a folder; name a config file");
     Path large = write("large.yaml", "#".repeat(YamlReader.MAX_BYTES + 1));
-    assertMessage(large, large + ": larger than 1000000 bytes, so hardly a config file");
+    assertMessage(large, large + ": larger than 100000 bytes, so hardly a config file");
     Path binary = folder.resolve("binary.yaml");
     Files.write(binary, new byte[] {(byte) 0x89, 'P', 'N', 'G', (byte) 0xff});
     assertMessage(binary, binary + ": not UTF-8 text; save the file as UTF-8");

@@ -164,7 +164,7 @@ class TrainerTest {
       assertEquals(
           Files.readString(folder.resolve("whole/log.jsonl")),
           Files.readString(folder.resolve(name + "/log.jsonl")));
-      assertEquals(whole.lastEvaluation(), rest.lastEvaluation());
+      assertEquals(whole.lastEvaluation().toString(), rest.lastEvaluation().toString());
     }
   }
 
@@ -245,14 +245,13 @@ class TrainerTest {
       network.allocate();
       network.initialize(3);
       fill(backend, network, 8, 1);
-      TrainStep.Result result = null;
       for (int i = 1; i <= 60; i++) {
         step.begin(i, 2e-3);
         step.microBatch(8, 8);
-        result = step.finish();
+        step.finish();
       }
-      assertEquals(8, result.metrics().top1());
-      assertTrue(result.metrics().loss() < 0.1, "loss " + result.metrics().loss());
+      assertEquals(8, step.metrics().top1());
+      assertTrue(step.metrics().loss() < 0.1, "loss " + step.metrics().loss());
     }
   }
 
@@ -334,7 +333,8 @@ class TrainerTest {
       fill(backend, network, 8, 1);
       step.begin(2, 2e-3);
       step.microBatch(8, 8);
-      assertTrue(Double.isFinite(step.finish().metrics().loss()));
+      step.finish();
+      assertTrue(Double.isFinite(step.metrics().loss()));
     }
   }
 
