@@ -106,7 +106,11 @@ final class Synthetic implements Dataset {
     int pattern = label(index) * GRID * GRID * channels;
     long state = Rng.bits(noise, index);
     long bits = 0;
-    int[] ends = new int[2 * channels];
+    // Means of the control points left and right, 16 bits a channel: an array would be an
+    // allocation
+    // for each image.
+    long leftEnds;
+    long rightEnds;
     int i = 0;
     for (int h = 0; h < side; h++) {
       int upper = pattern + cell[h] * GRID * channels;
@@ -115,14 +119,14 @@ final class Synthetic implements Dataset {
       // Between two columns of control points only the weights of their vertical means change.
       for (int w = 0; w < side; ) {
         int column = cell[w];
-        for (int k = 0; k < 2 * channels; k++) {
-          int at = column * channels + k;
-          ends[k] = mean(upper + at, lower + at, down);
-        }
+        leftEnds = ends(upper + column * channels, lower + column * channels, down);
+        rightEnds = ends(upper + (column + 1) * channels, lower + (column + 1) * channels, down);
         for (; w < side && cell[w] == column; w++) {
           int right = weight[w];
           for (int c = 0; c < channels; c++, i++) {
-            int smooth = (ends[c] * (ONE - right) + ends[channels + c] * right) / (ONE * ONE);
+            int leftEnd = (int) (leftEnds >>> (16 * c)) & 0xFFFF;
+            int rightEnd = (int) (rightEnds >>> (16 * c)) & 0xFFFF;
+            int smooth = (leftEnd * (ONE - right) + rightEnd * right) / (ONE * ONE);
             // One draw serves eight pixels.
             bits = (i & 7) == 0 ? Rng.bits(state, i >> 3) : bits >>> 8;
             int pixel = smooth + ((byte) bits >> 1);
@@ -131,6 +135,15 @@ final class Synthetic implements Dataset {
         }
       }
     }
+  }
+
+  /** {@link #mean} of every channel; at most 255 * ONE, which has 16 bits. */
+  private long ends(int upper, int lower, int down) {
+    long all = 0;
+    for (int c = 0; c < channels; c++) {
+      all |= (long) mean(upper + c, lower + c, down) << (16 * c);
+    }
+    return all;
   }
 
   private int mean(int upper, int lower, int down) {

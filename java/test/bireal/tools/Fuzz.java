@@ -220,7 +220,8 @@ public final class Fuzz {
     long reported = start;
     while (worker.isAlive()) {
       worker.join(200);
-      if (startedNs != 0 && System.nanoTime() - startedNs > TIME_LIMIT_SECONDS * 1_000_000_000L) {
+      long readSince = startedNs; // read once: it becomes 0 meanwhile
+      if (readSince != 0 && System.nanoTime() - readSince > TIME_LIMIT_SECONDS * 1_000_000_000L) {
         Exception where = new Exception("it hangs here");
         where.setStackTrace(worker.getStackTrace());
         failure[0] =

@@ -50,7 +50,7 @@ class LossCompareTest {
     assertTrue(
         verdict.text().startsWith("the losses differ from step 7 on: 0.32857142857142"),
         verdict.text());
-    assertTrue(verdict.text().contains("; at most by 0.01, at step 9"), verdict.text());
+    assertTrue(verdict.text().contains("; at most by 0.0100, at step 9"), verdict.text());
     assertTrue(verdict.text().contains("also different: grad_norm from step "), verdict.text());
     // Not within the steps that are compared.
     assertTrue(LossCompare.compare(log("a", losses()), log("b", changed), 6).identical());
