@@ -12,7 +12,7 @@ struct Portable {
     kLanes = 16,
     kIndexWords = 16,
     kEntries = 16,
-    kVectors = 1,
+    kVectors = 2,
     kPixels = 2,
     kNarrowPixels = 2,
     kChannels = 2,

@@ -88,9 +88,9 @@ struct Fixed16Kernel {
   const char* name;
   int64_t lanes, index_words;  // channels of an index vector, a multiple of 16, and its size in 32-bit words
   int64_t entries;             // size of a table in 32-bit words
-  int64_t input_vectors;  // bwd_input: vectors of input channels side by side
-  int64_t channel_block;  // bwd_weight: output channels a tile, divides 4
-  int64_t stream_block;   // bwd_weight: (tap, vector) pairs a tile
+  int64_t input_vectors;       // bwd_input: vectors of input channels side by side
+  int64_t channel_block;       // bwd_weight: output channels a tile, divides 4
+  int64_t stream_block;        // bwd_weight: (tap, vector) pairs a tile
 
   /// max[k] = larger of max[k] and the magnitudes of dz[.., k] * alpha[k]; alpha may be null (1).
   void (*magnitudes)(uint32_t* max, const float* dz, const float* alpha, int64_t pixels, int64_t K);
