@@ -45,6 +45,8 @@ final class BirealSide {
             c.width(),
             c.classes(),
             c.imagenetStem() ? NetworkConfig.Stem.IMAGENET : NetworkConfig.Stem.CIFAR,
+            NetworkConfig.Weights.BINARY,
+            NetworkConfig.Nonlinearity.SIGN,
             WeightGradient.CLIPPED,
             ActivationGradient.APPROX_SIGN,
             NetworkConfig.Init.KAIMING);
