@@ -28,8 +28,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Our side. Arguments: train|eval, case, threads, runs; or check, case, threads, weights file, results
- * file: writes both for {@link LibtorchSide}.
+ * Our side. Arguments: train|eval, case, threads, runs; or check, case, threads, weights file,
+ * results file: writes both for {@link LibtorchSide}.
  */
 final class BirealSide {
   private BirealSide() {}
@@ -128,9 +128,7 @@ final class BirealSide {
       if (Case.COMPARED_GRADIENTS.contains(parameter.name())) {
         made.add(
             NamedTensor.ofFloats(
-                parameter.name(),
-                parameter.publishedDims(),
-                network.publishedGradient(parameter)));
+                parameter.name(), parameter.publishedDims(), network.publishedGradient(parameter)));
       }
     }
     Safetensors.write(results, made, Map.of());

@@ -32,8 +32,8 @@ record Case(int side, int channels, int width, int classes, int batch, boolean i
   }
 
   /**
-   * The same network on few pixels, where no sign is likely to hang on float rounding: one that does
-   * changes the signs of a few dozen values behind it, and soon everything.
+   * The same network on few pixels, where no sign is likely to hang on float rounding: one that
+   * does changes the signs of a few dozen values behind it, and soon everything.
    */
   Case small() {
     return new Case(imagenetStem ? 64 : 32, channels, width, classes, 2, imagenetStem);

@@ -119,8 +119,7 @@ final class LibtorchSide {
   }
 
   private static Tensor clipped(Tensor x) {
-    return clamp(
-        x, new ScalarOptional(new Scalar(-1.0)), new ScalarOptional(new Scalar(1.0)));
+    return clamp(x, new ScalarOptional(new Scalar(-1.0)), new ScalarOptional(new Scalar(1.0)));
   }
 
   private static Tensor binaryActivation(Tensor x) {
@@ -137,9 +136,17 @@ final class LibtorchSide {
 
   private Tensor forward(Tensor images) {
     Tensor x =
-        norm("bn1", conv(images, parameters.get("conv1.weight"), c.imagenetStem() ? 2 : 1, c.imagenetStem() ? 3 : 1));
+        norm(
+            "bn1",
+            conv(
+                images,
+                parameters.get("conv1.weight"),
+                c.imagenetStem() ? 2 : 1,
+                c.imagenetStem() ? 3 : 1));
     if (c.imagenetStem()) {
-      x = max_pool2d(x, new long[] {3, 3}, new long[] {2, 2}, new long[] {1, 1}, new long[] {1, 1}, false);
+      x =
+          max_pool2d(
+              x, new long[] {3, 3}, new long[] {2, 2}, new long[] {1, 1}, new long[] {1, 1}, false);
     }
     for (int stage = 1; stage <= 4; stage++) {
       for (int block = 0; block < 4; block++) {
@@ -148,8 +155,18 @@ final class LibtorchSide {
         Tensor shortcut = x;
         if (down) {
           shortcut =
-              avg_pool2d(x, new long[] {2, 2}, new long[] {2, 2}, new long[] {0, 0}, false, true, new LongOptional());
-          shortcut = norm(name + ".downsample.2", conv(shortcut, parameters.get(name + ".downsample.1.weight"), 1, 0));
+              avg_pool2d(
+                  x,
+                  new long[] {2, 2},
+                  new long[] {2, 2},
+                  new long[] {0, 0},
+                  false,
+                  true,
+                  new LongOptional());
+          shortcut =
+              norm(
+                  name + ".downsample.2",
+                  conv(shortcut, parameters.get(name + ".downsample.1.weight"), 1, 0));
         }
         Tensor w = binaryWeights(parameters.get(name + ".binary_conv.weights"));
         x = norm(name + ".bn1", conv(binaryActivation(x), w, down ? 2 : 1, 1)).add(shortcut);
