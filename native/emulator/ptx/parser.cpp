@@ -49,7 +49,13 @@ struct Statement {
   enum Kind { kText, kOpen, kClose, kLabel } kind = kText;
   std::string text;
   int line = 0;
-  Place place;
+  int location = 0;  ///< index
+};
+
+/// A source position of .loc; the parent is where its function was inlined.
+struct Location {
+  int file = 0, line = 0, column = 0;
+  bool operator<(const Location& o) const { return std::tie(file, line, column) < std::tie(o.file, o.line, o.column); }
 };
 
 struct Function {
@@ -159,6 +165,8 @@ class ModuleBuilder : public Decoder {
  private:
   void scan(const std::string& text);
   void module_statement(const std::string& text);
+  int add_location(const std::string& text);
+  Place place_of(int location) const;
   Declaration declaration(const std::string& text) const;
   void add_variable(const Declaration& d, bool constant);
   void build_kernel(const Function& f);
@@ -185,7 +193,9 @@ class ModuleBuilder : public Decoder {
   std::unique_ptr<Module> module_;
   std::map<std::string, Symbol> globals_;
   std::vector<Declaration> module_shared_;
-  std::vector<std::string> files_;
+  std::vector<std::string> files_ = {""};
+  std::vector<std::pair<Location, Location>> locations_ = {{}};  ///< each .loc and where it was inlined
+  std::map<Location, Location> inlined_at_;
 
   // the kernel that is being built
   std::shared_ptr<KernelCode> code_;
@@ -214,20 +224,19 @@ void ModuleBuilder::scan(const std::string& text) {
   std::string token;
   int line = 1, token_line = 1, depth = 0, operand_braces = 0;
   bool in_function = false;
-  Place place;
+  int location = 0;
   auto flush = [&](Statement::Kind kind) {
     Statement s;
     s.kind = kind;
     s.text = trim(token);
     s.line = token_line;
-    s.place = place;
+    s.location = location;
     statements_.push_back(s);
     token.clear();
   };
   auto directive_line = [&](const std::string& t) {
     if (starts_with(t, ".loc")) {
-      auto w = words(t);
-      if (w.size() >= 3) place = {atoi(w[1].c_str()), atoi(w[2].c_str())};
+      location = add_location(t);
       return true;
     }
     if (starts_with(t, ".file")) {
@@ -308,7 +317,7 @@ void ModuleBuilder::scan(const std::string& text) {
           in_function = true;
           depth = 1;
           token.clear();
-          place = {};
+          location = 0;
           continue;
         }
       }
@@ -358,6 +367,32 @@ void ModuleBuilder::scan(const std::string& text) {
     line_ = line;
     fail("the text ends within a function");
   }
+}
+
+/// ".loc file line column, function_name name, inlined_at file line column".
+int ModuleBuilder::add_location(const std::string& text) {
+  auto read = [](const std::string& numbers) {
+    Location l;
+    std::istringstream(numbers) >> l.file >> l.line >> l.column;
+    return l;
+  };
+  locations_.emplace_back(read(text.substr(4)), Location());
+  size_t at = text.find("inlined_at");
+  if (at != std::string::npos) inlined_at_[locations_.back().first] = locations_.back().second = read(text.substr(at + 10));
+  return int(locations_.size()) - 1;
+}
+
+/// The line of an instruction; for code of the toolkit's headers the line that called it.
+Place ModuleBuilder::place_of(int location) const {
+  Location l = locations_[size_t(location)].first, caller = locations_[size_t(location)].second;
+  for (int depth = 0; depth < 32 && caller.line; ++depth) {
+    const std::string& file = l.file < int(files_.size()) ? files_[size_t(l.file)] : files_[0];
+    if (file.find("/include/") == std::string::npos || file.find("cuda") == std::string::npos) break;
+    l = caller;
+    auto next = inlined_at_.find(l);
+    caller = next == inlined_at_.end() ? Location() : next->second;
+  }
+  return {l.file, l.line};
 }
 
 Declaration ModuleBuilder::declaration(const std::string& text) const {
@@ -535,7 +570,7 @@ void ModuleBuilder::body(size_t first, size_t last, const std::string& return_la
   for (size_t i = first; i < last; ++i) {
     const Statement& s = statements_[i];
     line_ = s.line;
-    place_ = s.place;
+    place_ = place_of(s.location);
     statement_ = s.text;
     switch (s.kind) {
       case Statement::kOpen:

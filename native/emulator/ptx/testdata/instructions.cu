@@ -189,8 +189,10 @@ extern "C" __global__ void warp_kernel(const unsigned* in, unsigned* out) {
   o[10] = __reduce_max_sync(~0u, (int)v - 500);
   o[11] = __reduce_xor_sync(~0u, v);
   unsigned partial = 0;
-  if (lane < 12) partial = __ballot_sync(0xfffu, v & 2);
-  else partial = __ballot_sync(~0xfffu, v & 4);
+  if (lane < 12)
+    partial = __ballot_sync(0xfffu, v & 2);
+  else
+    partial = __ballot_sync(~0xfffu, v & 4);
   o[12] = partial;
   o[13] = __activemask();
   int all;
@@ -237,48 +239,66 @@ __device__ void mma16(const T* a, const T* b, const float* c, float* d, bool bf)
   unsigned lane = threadIdx.x, ra[4], rb[2];
   unsigned pa = (unsigned)__cvta_generic_to_shared(&sa[(lane % 16) * 16 + lane / 16 * 8]);
   unsigned pb = (unsigned)__cvta_generic_to_shared(&sb[(lane % 8) * 16 + lane / 8 % 2 * 8]);
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(ra[0]), "=r"(ra[1]), "=r"(ra[2]), "=r"(ra[3]) : "r"(pa));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(ra[0]), "=r"(ra[1]), "=r"(ra[2]), "=r"(ra[3])
+               : "r"(pa));
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(rb[0]), "=r"(rb[1]) : "r"(pb));
   float r[4];
   int g = lane / 4, t = lane % 4;
   for (int i = 0; i < 4; ++i) r[i] = c[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
   if (bf)
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3]) : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
+                 : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3])
+                 : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
   else
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3]) : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
+                 : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3])
+                 : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = r[i];
 }
-extern "C" __global__ void mma_f16_kernel(const __half* a, const __half* b, const float* c, float* d) { mma16(a, b, c, d, false); }
-extern "C" __global__ void mma_bf16_kernel(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* c, float* d) { mma16(a, b, c, d, true); }
+extern "C" __global__ void mma_f16_kernel(const __half* a, const __half* b, const float* c, float* d) {
+  mma16(a, b, c, d, false);
+}
+extern "C" __global__ void mma_bf16_kernel(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* c, float* d) {
+  mma16(a, b, c, d, true);
+}
 extern "C" __global__ void mma_f16_k8_kernel(const unsigned* a, const unsigned* b, const float* c, float* d) {
   int lane = threadIdx.x, g = lane / 4, t = lane % 4;  // a [16][4 words], b [8][4 words]
   float r[4];
   for (int i = 0; i < 4; ++i) r[i] = c[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-               : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3]) : "r"(a[g * 4 + t]), "r"(a[(g + 8) * 4 + t]), "r"(b[g * 4 + t]));
+               : "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3])
+               : "r"(a[g * 4 + t]), "r"(a[(g + 8) * 4 + t]), "r"(b[g * 4 + t]));
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = r[i];
 }
 extern "C" __global__ void mma_f16_acc16_kernel(const unsigned* a, const unsigned* b, unsigned* d) {
   int lane = threadIdx.x, g = lane / 4, t = lane % 4;  // a [16][8 words], b [8][8 words], d [16][4 words]
   unsigned r0 = 0, r1 = 0;
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0,%1}, {%2,%3,%4,%5}, {%6,%7}, {%0,%1};"
-               : "+r"(r0), "+r"(r1) : "r"(a[g * 8 + t]), "r"(a[(g + 8) * 8 + t]), "r"(a[g * 8 + t + 4]), "r"(a[(g + 8) * 8 + t + 4]), "r"(b[g * 8 + t]), "r"(b[g * 8 + t + 4]));
+               : "+r"(r0), "+r"(r1)
+               : "r"(a[g * 8 + t]), "r"(a[(g + 8) * 8 + t]), "r"(a[g * 8 + t + 4]), "r"(a[(g + 8) * 8 + t + 4]),
+                 "r"(b[g * 8 + t]), "r"(b[g * 8 + t + 4]));
   d[g * 4 + t] = r0;
   d[(g + 8) * 4 + t] = r1;
 }
 // a [16][8 words], b [8][8 words]: bits; d [16][8]. Four results: m16n8k256 xor and and, m8n8k128 of the first words, both forms
 extern "C" __global__ void mma_b1_kernel(const unsigned* a, const unsigned* b, int* d) {
   int l = threadIdx.x, g = l / 4, t = l % 4;
-  unsigned a0 = a[g * 8 + t], a1 = a[(g + 8) * 8 + t], a2 = a[g * 8 + t + 4], a3 = a[(g + 8) * 8 + t + 4], b0 = b[g * 8 + t], b1 = b[g * 8 + t + 4];
+  unsigned a0 = a[g * 8 + t], a1 = a[(g + 8) * 8 + t], a2 = a[g * 8 + t + 4], a3 = a[(g + 8) * 8 + t + 4], b0 = b[g * 8 + t],
+           b1 = b[g * 8 + t + 4];
   int c[4] = {1, 2, 3, 4}, e[4] = {}, f[2] = {}, h[2] = {};
   asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.xor.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(e[0]), "+r"(e[1]), "+r"(e[2]), "+r"(e[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  asm volatile("mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.xor.popc {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(f[0]), "+r"(f[1]) : "r"(a0), "r"(b0));
-  asm volatile("mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(h[0]), "+r"(h[1]) : "r"(a0), "r"(b0));
+               : "+r"(e[0]), "+r"(e[1]), "+r"(e[2]), "+r"(e[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  asm volatile("mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.xor.popc {%0,%1}, {%2}, {%3}, {%0,%1};"
+               : "+r"(f[0]), "+r"(f[1])
+               : "r"(a0), "r"(b0));
+  asm volatile("mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1}, {%2}, {%3}, {%0,%1};"
+               : "+r"(h[0]), "+r"(h[1])
+               : "r"(a0), "r"(b0));
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
   for (int i = 0; i < 4; ++i) d[128 + (g + i / 2 * 8) * 8 + 2 * t + i % 2] = e[i];
   for (int i = 0; i < 2; ++i) d[256 + g * 8 + 2 * t + i] = f[i];
@@ -398,14 +418,17 @@ extern "C" __global__ void last_block_kernel(const float* in, float* partial, un
 extern "C" __global__ void divergent_kernel(const int* in, int* out) {
   int i = threadIdx.x, v = in[i], steps = 0;
   while (v != 1 && steps < 200) {
-    if (v & 1) v = 3 * v + 1;
-    else v >>= 1;
+    if (v & 1)
+      v = 3 * v + 1;
+    else
+      v >>= 1;
     ++steps;
   }
   out[i] = steps;
 }
 // what a speed test needs: 32-bit integer work with a load now and then
-extern "C" __global__ void speed_kernel(const unsigned* __restrict__ x, const unsigned* __restrict__ w, int* out, int words, int filters) {
+extern "C" __global__ void speed_kernel(const unsigned* __restrict__ x, const unsigned* __restrict__ w, int* out, int words,
+                                        int filters) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   for (int k = 0; k < filters; ++k) {
     int sum = 0;
