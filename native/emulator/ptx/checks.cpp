@@ -63,13 +63,19 @@ inline bool ordered(const Warp& warp, uint32_t thread, const AccessRecord& r) {
 }
 
 /// Checks one granule and records the access. `who` gets the thread that it conflicts with.
-inline bool conflict(const Warp& warp, uint32_t thread, AccessCell& cell, AccessKind kind, bool shared, AccessRecord* who) {
-  const Block& block = *warp.block;
+inline bool conflict(Warp& warp, uint32_t thread, AccessCell& cell, AccessKind kind, bool shared, AccessRecord* who) {
+  Block& block = *warp.block;
+  block.recorded = true;
   bool writes = kind == AccessKind::kWrite || kind == AccessKind::kAtomic;
   bool atomic = kind == AccessKind::kAtomic || kind == AccessKind::kStrongRead;
   AccessRecord now;
   now.block = block.serial;
   now.stamp = block.tick << 11 | (atomic ? AccessRecord::kAtomic : 0u) | thread;
+  if (!writes && cell.writer.block == 0) {  // nobody writes what is only read
+    AccessRecord& again =
+        cell.readers[1].block == now.block && cell.readers[1].stamp == now.stamp ? cell.readers[1] : cell.readers[0];
+    if (again.block == now.block && again.stamp == now.stamp) return false;
+  }
   auto exists = [&](const AccessRecord& r) { return r.block != 0 && (!shared || r.block == block.serial); };
   bool bad = false;
   if (exists(cell.writer) && !(atomic && cell.writer.atomic()) && !ordered(warp, thread, cell.writer)) {
@@ -111,6 +117,18 @@ std::string other_access(const Warp& warp, const AccessRecord& r) {
   Dim3 g = launch.grid;
   Dim3 id = {uint32_t(at % g.x), uint32_t(at / g.x % g.y), uint32_t(at / (uint64_t(g.x) * g.y))};
   return "thread " + dims(thread_index(launch, r.thread())) + " of block " + dims(id);
+}
+
+/// Are all `bytes` (a power of two, up to 32) of a byte map 1?
+inline bool all_known(const uint8_t* known, uint32_t bytes) {
+  if (bytes == 4) {
+    uint32_t four;
+    std::memcpy(&four, known, 4);
+    return four == 0x01010101u;
+  }
+  for (uint32_t i = 0; i < bytes; ++i)
+    if (known[i] != 1) return false;
+  return true;
 }
 
 bool is_write(AccessKind kind) { return kind == AccessKind::kWrite || kind == AccessKind::kAtomic; }
@@ -176,6 +194,21 @@ inline Page& page_of(Launch& launch, Region& region, uint64_t address) {
 
 /// Sectors of one warp instruction: distinct ones, and the fewest that could hold its distinct bytes.
 void count_sectors(InstructionCounts& counts, uint32_t mask, const uint64_t* address, uint32_t bytes) {
+  counts.global_warps += 1;
+  if (mask == kAllLanes) {  // consecutive lanes at consecutive addresses, or all at one: no need to sort
+    uint64_t first = address[0], together = 0, apart = 0;
+    for (uint64_t lane = 0; lane < kLanes; ++lane) {
+      together |= address[lane] ^ first;
+      apart |= address[lane] ^ (first + lane * bytes);
+    }
+    if (together == 0 || apart == 0) {
+      uint64_t span = together == 0 ? bytes : uint64_t(bytes) * kLanes;
+      counts.bytes += uint64_t(bytes) * kLanes;
+      counts.sectors += (first + span - 1) / kSectorBytes - first / kSectorBytes + 1;
+      counts.sectors_ideal += (span + kSectorBytes - 1) / kSectorBytes;
+      return;
+    }
+  }
   uint64_t starts[kLanes];
   int n = 0;
   bool ascending = true;
@@ -194,7 +227,6 @@ void count_sectors(InstructionCounts& counts, uint32_t mask, const uint64_t* add
     if (sector != last) ++sectors;
     last = sector;
   }
-  counts.global_warps += 1;
   counts.bytes += uint64_t(n) * bytes;
   counts.sectors += sectors;
   counts.sectors_ideal += (distinct * bytes + kSectorBytes - 1) / kSectorBytes;
@@ -204,6 +236,19 @@ void count_sectors(InstructionCounts& counts, uint32_t mask, const uint64_t* add
 /// words.
 void count_banks(InstructionCounts& counts, uint32_t mask, const uint64_t* offset, uint32_t bytes) {
   counts.shared_warps += 1;
+  if (mask == kAllLanes && bytes <= 4) {
+    uint64_t first = offset[0], together = 0, apart = 0;
+    for (uint64_t lane = 0; lane < kLanes; ++lane) {
+      together |= offset[lane] ^ first;
+      apart |= offset[lane] ^ (first + lane * bytes);
+    }
+    if (together == 0 || apart == 0) {
+      counts.wavefronts += 1;
+      counts.wavefronts_ideal += 1;
+      counts.worst_degree = std::max(counts.worst_degree, 1u);
+      return;
+    }
+  }
   int lanes_at_once = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
   uint32_t words = bytes <= 4 ? 1 : bytes / 4;
   for (int from = 0; from < kLanes; from += lanes_at_once) {
@@ -277,8 +322,16 @@ void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint6
   Page* page = nullptr;
   uint64_t page_number = ~0ull;
   const uint32_t granule = launch.code->global_granule;
+  uint64_t previous = ~0ull;
+  int repeats = 0;
   in_order(launch, mask, [&](int lane) {
     uint64_t a = address[lane];
+    if (!write && a == previous && ++repeats >= 2) {  // a third reader of the same bytes adds nothing: see AccessCell
+      host[lane] = reinterpret_cast<uint8_t*>(a);
+      return;
+    }
+    if (a != previous) repeats = 0;
+    previous = a;
     if (!region || a - region->allocation.address >= region->allocation.bytes) {
       region = find_region(warp, a);
       page_number = ~0ull;
@@ -298,9 +351,7 @@ void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint6
     if (allocation.initialised) {
       uint8_t* known = allocation.initialised + offset;
       if (kind != AccessKind::kWrite) {
-        bool all = true;
-        for (uint32_t i = 0; i < bytes; ++i) all &= known[i] != 0;
-        if (!all)
+        if (!all_known(known, bytes))
           find(warp, in, lane, Check::kUninitialised,
                access_text(bytes, write, "global") + " at byte " + std::to_string(offset) + " of an allocation of " +
                    std::to_string(allocation.bytes) + ", which nobody wrote");
@@ -345,9 +396,16 @@ void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint6
   bool write = is_write(kind);
   check_alignment(warp, in, mask, offset, bytes, write, "shared");
   const uint32_t granule = launch.code->shared_granule;
-  uint64_t size = block.shared.size();
+  uint64_t size = block.shared.size(), previous = ~0ull;
+  int repeats = 0;
   in_order(launch, mask, [&](int lane) {
     uint64_t a = offset[lane];
+    if (!write && a == previous && ++repeats >= 2) {
+      host[lane] = &block.shared[size_t(a)];
+      return;
+    }
+    if (a != previous) repeats = 0;
+    previous = a;
     if (a >= size || bytes > size - a)
       fault(warp, in, lane, Check::kOutOfBounds,
             access_text(bytes, write, "shared") + " at byte " + std::to_string(a) + " of " + std::to_string(size));
@@ -361,9 +419,7 @@ void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint6
     }
     uint8_t* known = &block.shared_initialised[size_t(a)];
     if (kind != AccessKind::kWrite) {
-      bool all = true;
-      for (uint32_t i = 0; i < bytes; ++i) all &= known[i] != 0;
-      if (!all)
+      if (!all_known(known, bytes))
         find(warp, in, lane, Check::kUninitialised,
              access_text(bytes, write, "shared") + " at byte " + std::to_string(a) + ", which nobody wrote");
     }
@@ -383,7 +439,10 @@ void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint6
   count_banks(launch.counts[size_t(warp.current)], mask, offset, bytes);
 }
 
+/// What was recorded so far gets an earlier tick than what follows.
 static void next_tick(Block& block) {
+  if (!block.recorded) return;
+  block.recorded = false;
   if (++block.tick >= AccessRecord::kTickLimit)
     throw LoadError("a block synchronises more than 2 million times: too long to check for races");
 }

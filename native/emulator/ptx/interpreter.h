@@ -96,7 +96,7 @@ struct Options {
   bool race_checks = true;
   bool reverse = false;                     ///< blocks, warps and lanes in descending order: results must not change
   uint32_t shared_limit_bytes = 48 * 1024;  ///< static + dynamic; more after cuFuncSetAttribute
-  uint64_t instruction_limit = 1ull << 36;  ///< thread instructions of the launch
+  uint64_t instruction_limit = 1ull << 32;  ///< thread instructions of the launch
   bool count_lines = true;                  ///< fill Counters::lines
   /// Where findings go after which the kernel can go on (races, uninitialised reads, copies left in flight): each once for a kind
   /// and line. Empty: they are thrown.

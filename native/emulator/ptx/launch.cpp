@@ -228,6 +228,7 @@ void run_block(Launch& launch, Block& block) {
   for (BarrierState& b : block.barriers) b = {};
   block.tick = 1;
   block.full_tick = 0;
+  block.recorded = false;
   block.warp_pair_ticks.clear();
   block.acquired.clear();
   std::fill(block.fenced.begin(), block.fenced.end(), uint8_t(0));

@@ -116,6 +116,7 @@ struct Block {
   std::vector<Warp> warps;
   BarrierState barriers[16];
   uint32_t tick = 1, full_tick = 0;
+  bool recorded = false;                  ///< an access carries the present tick
   std::vector<uint32_t> warp_pair_ticks;  ///< [from * 32 + to]: barriers of a part of the block; empty before the first
   std::vector<Acquired> acquired;
   std::vector<uint8_t> fenced;  ///< by thread: a fence since the block began
