@@ -206,7 +206,10 @@ TEST(PtxInstructions, Doubles) {
     exact(3, std::sqrt(double(x)));
     exact(4, std::fma(double(x), double(y), 0.3));
     exact(5, float(x));
-    if (std::fabs(x) < 1e15) exact(6, double((long long)x));
+    if (std::fabs(x) < 1e15) {
+      volatile long long whole = (long long)x;  // volatile: GCC would make it trunc(), which keeps the sign of zero
+      exact(6, double(whole));
+    }
     exact(7, std::floor(double(x)) + std::nearbyint(double(y)));
     exact(9, 1.0 / y);
     if (std::isfinite(x)) {
