@@ -28,5 +28,10 @@ while IFS=: read -r file line text; do
     *) echo "$file:$line:$text"; echo "rules: error: op $op includes files of op $other" >&2; broken=1 ;;
   esac
 done < <(git ls-files 'native/ops/*.h' 'native/ops/*.cpp' | xargs grep -nHE 'include "ops/')
+# Every op that Java can run is one that the test of a step's allocations runs.
+while read -r name; do
+  grep -q "cpu::$name(" native/testing/allocations_test.cpp ||
+    { echo "rules: error: native/testing/allocations_test.cpp does not run $name, which native/jni calls" >&2; broken=1; }
+done < <(grep -ohE '(cpu|ref)::[a-z0-9_]+\(' native/jni/cpu_ops_jni.cpp | sed -E 's/.*::(.*)\(/\1/' | grep -vE '_plan$|_fixed16$|^default_isa$' | sort -u)
 (( broken == 0 )) || exit 1
 echo "rules: kept"

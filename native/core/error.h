@@ -2,6 +2,7 @@
 #pragma once
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace bireal {
 
@@ -30,8 +31,15 @@ class DeviceError : public std::runtime_error {
 };
 
 /// Throws InvalidArgument(message) unless `condition`.
-inline void require(bool condition, const std::string& message) {
+inline void require(bool condition, const char* message) {
   if (!condition) throw InvalidArgument(message);
+}
+inline void require(bool condition, const std::string& message) { require(condition, message.c_str()); }
+
+/// The same for checks within a step, which allocates nothing: message() is called only where it is needed.
+template <class Message, class = std::enable_if_t<std::is_invocable_v<const Message&>>>
+void require(bool condition, const Message& message) {
+  if (!condition) throw InvalidArgument(message());
 }
 
 }  // namespace bireal

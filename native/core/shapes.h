@@ -26,16 +26,19 @@ struct Conv2dShape {
   /// Throws InvalidArgument naming `op`, the value and the rule if no such convolution exists.
   void check(const char* op) const {
     auto positive = [&](int64_t v, const char* letter) {
-      require(v >= 1, std::string(op) + ": " + letter + " must be >= 1, got " + std::to_string(v));
+      require(v >= 1, [&] { return std::string(op) + ": " + letter + " must be >= 1, got " + std::to_string(v); });
     };
     positive(N, "N"), positive(H, "H"), positive(W, "W"), positive(C, "C"), positive(K, "K");
     positive(R, "R"), positive(S, "S"), positive(stride, "stride");
-    require(pad >= 0, std::string(op) + ": pad must be >= 0, got " + std::to_string(pad));
-    require(pad < R && pad < S, std::string(op) + ": pad must be smaller than the filter, got pad " + std::to_string(pad) +
-                                    " for " + std::to_string(R) + "x" + std::to_string(S));
-    require(H + 2 * pad >= R && W + 2 * pad >= S, std::string(op) + ": filter " + std::to_string(R) + "x" + std::to_string(S) +
-                                                      " is larger than the padded " + std::to_string(H) + "x" +
-                                                      std::to_string(W) + " image");
+    require(pad >= 0, [&] { return std::string(op) + ": pad must be >= 0, got " + std::to_string(pad); });
+    require(pad < R && pad < S, [&] {
+      return std::string(op) + ": pad must be smaller than the filter, got pad " + std::to_string(pad) + " for " +
+             std::to_string(R) + "x" + std::to_string(S);
+    });
+    require(H + 2 * pad >= R && W + 2 * pad >= S, [&] {
+      return std::string(op) + ": filter " + std::to_string(R) + "x" + std::to_string(S) + " is larger than the padded " +
+             std::to_string(H) + "x" + std::to_string(W) + " image";
+    });
   }
 };
 

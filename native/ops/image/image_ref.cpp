@@ -8,25 +8,29 @@ namespace bireal {
 
 void ImageShape::check() const {
   auto at_least = [](int64_t v, int64_t least, const char* name) {
-    require(v >= least, "image: " + std::string(name) + " must be >= " + std::to_string(least) + ", got " + std::to_string(v));
+    require(v >= least, [&] {
+      return "image: " + std::string(name) + " must be >= " + std::to_string(least) + ", got " + std::to_string(v);
+    });
   };
   at_least(N, 1, "N"), at_least(H0, 1, "H0"), at_least(W0, 1, "W0"), at_least(C, 1, "C");
   at_least(H, 1, "H"), at_least(W, 1, "W"), at_least(pad, 0, "pad");
-  require(C <= 256, "image: C must be <= 256, got " + std::to_string(C));
-  require(H <= H0 + 2 * pad && W <= W0 + 2 * pad, "image: a crop of " + std::to_string(H) + "x" + std::to_string(W) +
-                                                      " is larger than the image of " + std::to_string(H0) + "x" +
-                                                      std::to_string(W0) + " padded by " + std::to_string(pad));
+  require(C <= 256, [&] { return "image: C must be <= 256, got " + std::to_string(C); });
+  require(H <= H0 + 2 * pad && W <= W0 + 2 * pad, [&] {
+    return "image: a crop of " + std::to_string(H) + "x" + std::to_string(W) + " is larger than the image of " +
+           std::to_string(H0) + "x" + std::to_string(W0) + " padded by " + std::to_string(pad);
+  });
 }
 
 void ImageShape::check_crops(const ImageCrop* crops, int64_t n) const {
   for (int64_t i = 0; i < n; ++i) {
     const ImageCrop& crop = crops[i];
-    require(crop.top >= 0 && crop.top <= H0 + 2 * pad - H && crop.left >= 0 && crop.left <= W0 + 2 * pad - W,
-            "image: crop " + std::to_string(i) + " starts at row " + std::to_string(crop.top) + ", column " +
-                std::to_string(crop.left) + "; the last possible one is row " + std::to_string(H0 + 2 * pad - H) + ", column " +
-                std::to_string(W0 + 2 * pad - W));
+    require(crop.top >= 0 && crop.top <= H0 + 2 * pad - H && crop.left >= 0 && crop.left <= W0 + 2 * pad - W, [&] {
+      return "image: crop " + std::to_string(i) + " starts at row " + std::to_string(crop.top) + ", column " +
+             std::to_string(crop.left) + "; the last possible one is row " + std::to_string(H0 + 2 * pad - H) + ", column " +
+             std::to_string(W0 + 2 * pad - W);
+    });
     require(crop.flip == 0 || crop.flip == 1,
-            "image: flip of crop " + std::to_string(i) + " must be 0 or 1, got " + std::to_string(crop.flip));
+            [&] { return "image: flip of crop " + std::to_string(i) + " must be 0 or 1, got " + std::to_string(crop.flip); });
   }
 }
 

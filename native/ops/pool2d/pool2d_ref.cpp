@@ -6,15 +6,18 @@ namespace bireal {
 
 void avg_pool_check(const Conv2dShape& shape) {
   shape.check("avg_pool");
-  require(shape.K == shape.C, "avg_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C));
+  require(shape.K == shape.C,
+          [&] { return "avg_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C); });
 }
 
 // That every window holds a tap follows from pad < R, S, which Conv2dShape::check requires.
 void max_pool_check(const Conv2dShape& shape) {
   shape.check("max_pool");
-  require(shape.K == shape.C, "max_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C));
-  require(shape.taps() <= 255,
-          "max_pool: R*S must be <= 255 (the index is one byte), got " + std::to_string(shape.R) + "*" + std::to_string(shape.S));
+  require(shape.K == shape.C,
+          [&] { return "max_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C); });
+  require(shape.taps() <= 255, [&] {
+    return "max_pool: R*S must be <= 255 (the index is one byte), got " + std::to_string(shape.R) + "*" + std::to_string(shape.S);
+  });
 }
 
 }  // namespace bireal

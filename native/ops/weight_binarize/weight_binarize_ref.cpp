@@ -8,9 +8,10 @@ namespace bireal {
 
 void weight_binarize_check(int64_t K, int64_t taps, int64_t C) {
   auto text = [&] { return "got K " + std::to_string(K) + ", taps " + std::to_string(taps) + ", C " + std::to_string(C); };
-  require(K >= 1 && taps >= 1 && C >= 1, "weight_binarize: K, taps and C must be >= 1, " + text());
+  require(K >= 1 && taps >= 1 && C >= 1, [&] { return "weight_binarize: K, taps and C must be >= 1, " + text(); });
   // 2^14 values of at most 2^49 each: their sum stays below 2^63.
-  require(taps < (1 << 14) && C < (1 << 14) && taps * C < (1 << 14), "weight_binarize: taps*C must be < 2^14, " + text());
+  require(taps < (1 << 14) && C < (1 << 14) && taps * C < (1 << 14),
+          [&] { return "weight_binarize: taps*C must be < 2^14, " + text(); });
 }
 
 namespace ref {

@@ -91,7 +91,7 @@ final class EvalCommand implements Runnable {
 
   private Safetensors open(Path run) {
     if (weights != null && !Files.isDirectory(weights)) {
-      return Safetensors.open(weights);
+      return CheckpointStore.openTensors(weights);
     }
     if (weights != null) {
       return CheckpointStore.open(weights).tensors("model.safetensors");

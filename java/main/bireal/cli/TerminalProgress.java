@@ -16,6 +16,7 @@ import me.tongfei.progressbar.ProgressBarStyle;
 /** A progress bar on a terminal; where stderr is a file or pipe, a line every ten seconds. */
 final class TerminalProgress implements Progress, AutoCloseable {
   private static final long LINE_NS = 10_000_000_000L;
+  private static final int BAR_MS = 500;
 
   private final PrintStream err = System.err;
   private final boolean terminal = isTerminal();
@@ -51,7 +52,7 @@ final class TerminalProgress implements Progress, AutoCloseable {
               .setInitialMax(total)
               .startsFrom(step, Duration.ZERO)
               .setConsumer(new ConsoleProgressBarConsumer(err))
-              .setUpdateIntervalMillis(500)
+              .setUpdateIntervalMillis(BAR_MS)
               .build();
     }
   }
@@ -60,6 +61,14 @@ final class TerminalProgress implements Progress, AutoCloseable {
   public void step(long step, Metrics last, Metrics epochSoFar, double lr) {
     images += last.images();
     long now = System.nanoTime();
+    if (bar != null) {
+      bar.stepTo(step);
+    }
+    // Text is made as often as it is shown, not at every step.
+    if (now - lastLineNs < (bar != null ? BAR_MS * 1_000_000L : LINE_NS) && step != totalSteps) {
+      return;
+    }
+    lastLineNs = now;
     double seconds = (now - startNs) / 1e9;
     double rate = images / seconds;
     long leftSeconds = (long) (seconds / (step - firstStep) * (totalSteps - step));
@@ -75,10 +84,8 @@ final class TerminalProgress implements Progress, AutoCloseable {
             shown.top1Percent(),
             rate);
     if (bar != null) {
-      bar.stepTo(step);
       bar.setExtraMessage(" " + text);
-    } else if (now - lastLineNs > LINE_NS || step == totalSteps) {
-      lastLineNs = now;
+    } else {
       err.printf(
           Locale.ROOT,
           "step %d/%d  %s  %d:%02d left%n",

@@ -320,7 +320,8 @@ public final class BatchLoader implements AutoCloseable {
         String.format("no image of %s for %.1f s: ", dataset.name(), stallLimitMs / 1000.0);
     Thread worker = slot.worker;
     if (slot.state != MicroBatch.State.FILLING) {
-      return new DataException(waited + "no loader thread took them up");
+      return new DataException(
+          waited + "no loader thread took them up (data.stall_limit_seconds is the limit)");
     }
     Exception where = new Exception("stack of " + worker.getName());
     where.setStackTrace(worker.getStackTrace());

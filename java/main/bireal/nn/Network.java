@@ -18,19 +18,17 @@ import java.util.Map;
  * whoever built it. One thread at a time.
  */
 public final class Network implements AutoCloseable {
-  /** Blocks of each stage, a block being one binary convolution (networks.md 1A.1). */
-  private static final Map<Integer, int[]> STAGES =
-      Map.of(18, new int[] {4, 4, 4, 4}, 34, new int[] {6, 8, 12, 6});
-
   private final Planner planner;
   private final Backend backend;
   private final Tensor input;
   private final Tensor labels;
+
+  /** Walked by index in a step: an iterator would be an allocation. */
   private final List<Block> blocks = new ArrayList<>();
+
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
   private Tensor lastStage;
-  private int plannedBlocks;
   private boolean forwardDone;
 
   /**
@@ -46,26 +44,14 @@ public final class Network implements AutoCloseable {
     labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
     try {
-      List<String> ends = new ArrayList<>();
-      blocks.add(new Stem(config.stem(), config.width()));
-      ends.add("stem");
-      int[] counts = STAGES.get(config.depth());
-      for (int stage = 0; stage < counts.length; stage++) {
-        for (int i = 0; i < counts[stage]; i++) {
-          int stride = stage > 0 && i == 0 ? 2 : 1;
-          blocks.add(
-              new BiRealBlock(
-                  config, "layer" + (stage + 1) + "." + i, config.width() << stage, stride));
-          ends.add(i == counts[stage] - 1 ? "layer" + (stage + 1) : "");
-        }
-      }
+      List<NetworkBlocks.Placed> placed = NetworkBlocks.of(config);
+      placed.forEach(p -> blocks.add(p.block()));
       Activation activation = new Activation(input, null, null, 0);
       for (int i = 0; i < blocks.size(); i++) {
         Sign next = i + 1 < blocks.size() ? blocks.get(i + 1).consumes() : null;
-        plannedBlocks = i + 1;
         activation = blocks.get(i).plan(planner, activation, next);
-        if (!ends.get(i).isEmpty()) {
-          landmarks.put(ends.get(i), activation.real());
+        if (placed.get(i).landmark() != null) {
+          landmarks.put(placed.get(i).landmark(), activation.real());
         }
       }
       lastStage = activation.real();
@@ -105,7 +91,10 @@ public final class Network implements AutoCloseable {
     return head.logitsGradient();
   }
 
-  /** Outputs of the stem, of each stage, and the logits, by name. */
+  /**
+   * Outputs of the stem, of each stage (of a network without named stages: of each block), and the
+   * logits, by name.
+   */
   public Map<String, Tensor> landmarks() {
     return landmarks;
   }
@@ -116,8 +105,8 @@ public final class Network implements AutoCloseable {
 
   /** From the first {@code n} images of {@link #input} to the logits. */
   public void forward(int n, Pass pass) {
-    for (Block block : blocks) {
-      block.forward(n, pass);
+    for (int i = 0; i < blocks.size(); i++) {
+      blocks.get(i).forward(n, pass);
     }
     head.forward(n);
     forwardDone = pass == Pass.TRAIN;
@@ -140,8 +129,9 @@ public final class Network implements AutoCloseable {
 
   /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
   public void applyWeightGradientRules() {
-    for (Block block : blocks) {
-      block.applyWeightGradientRule();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).applyWeightGradientRule();
     }
   }
 
@@ -150,24 +140,27 @@ public final class Network implements AutoCloseable {
    * micro-batches.
    */
   public void commitStatistics(int microBatchCount) {
-    for (Block block : blocks) {
-      block.commitStatistics(microBatchCount);
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).commitStatistics(microBatchCount);
     }
   }
 
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
   public long gradientFallbacks() {
     long total = 0;
-    for (Block block : blocks) {
-      total += block.gradientFallbacks();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      total += layers.get(i).fallbacks();
     }
     return total;
   }
 
   /** Once after every change of the parameters. */
   public void refresh() {
-    for (Block block : blocks) {
-      block.refresh();
+    List<Layer> layers = planner.owned();
+    for (int i = 0; i < layers.size(); i++) {
+      layers.get(i).refresh();
     }
   }
 
@@ -231,12 +224,6 @@ public final class Network implements AutoCloseable {
   /** Frees plans and memory. */
   @Override
   public void close() {
-    for (Block block : blocks.subList(0, plannedBlocks)) {
-      block.close();
-    }
-    if (head != null) {
-      head.close();
-    }
     planner.close();
   }
 }

@@ -109,6 +109,22 @@ public final class CheckpointStore {
     }
   }
 
+  /**
+   * Opens a tensor file, wherever it lies. One of a checkpoint is verified with it, as {@link
+   * #open} does: its format has no checksum, so a flipped bit would just be another weight.
+   */
+  public static Safetensors openTensors(Path file) {
+    Path folder = file.toAbsolutePath().getParent();
+    Path name = file.getFileName();
+    if (folder == null || name == null || !Files.exists(folder.resolve(MANIFEST))) {
+      return Safetensors.open(file);
+    }
+    Checkpoint checkpoint = open(folder);
+    return checkpoint.tensorFiles().contains(name.toString())
+        ? checkpoint.tensors(name.toString())
+        : Safetensors.open(file);
+  }
+
   private Optional<Checkpoint> newestGoodBefore(long step, CheckpointException damage) {
     List<Saved> older = list().stream().filter(saved -> saved.step() < step).toList();
     for (int i = older.size() - 1; i >= 0; i--) {

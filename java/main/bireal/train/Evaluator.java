@@ -9,6 +9,8 @@ import bireal.data.Datasets;
 import bireal.data.MicroBatch;
 import bireal.nn.Network;
 import bireal.nn.Pass;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.util.function.BooleanSupplier;
 
 /**
@@ -21,6 +23,8 @@ public final class Evaluator {
   private final Dataset dataset;
   private final DataConfig config;
   private final ImageInput input;
+  private final Metrics micro = new Metrics();
+  private final ByteBuffer scalars = ByteBuffer.allocateDirect(32).order(ByteOrder.LITTLE_ENDIAN);
 
   /**
    * Plans its buffers; before the network's memory is allocated. The dataset is shared, the network
@@ -41,7 +45,7 @@ public final class Evaluator {
    */
   public Metrics run(Progress progress, BooleanSupplier stop) {
     int n = network.planner().maxImages();
-    Metrics metrics = Metrics.NONE;
+    Metrics metrics = new Metrics();
     try (BatchLoader loader =
         new BatchLoader(
             dataset,
@@ -66,7 +70,8 @@ public final class Evaluator {
             0,
             GradMode.OVERWRITE,
             network.planner().workspace());
-        metrics = metrics.plus(Metrics.read(backend, network.planner().step()));
+        micro.read(backend, network.planner().step(), scalars);
+        metrics.add(micro);
         progress.evaluating(metrics.images(), dataset.count());
         if (stop.getAsBoolean()) {
           return null;

@@ -12,7 +12,10 @@ public interface Progress {
   /** The run begins after {@code step} finished steps of {@code totalSteps}. */
   default void started(long step, long totalSteps, long stepsPerEpoch) {}
 
-  /** A step is done; {@code epochSoFar} sums over the current epoch. */
+  /**
+   * A step is done; {@code epochSoFar} sums over the current epoch. Both are overwritten by the
+   * next step.
+   */
   default void step(long step, Metrics last, Metrics epochSoFar, double lr) {}
 
   /** An evaluation has done {@code images} of {@code total}. */

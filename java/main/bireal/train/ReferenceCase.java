@@ -18,12 +18,11 @@ import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
-import com.fasterxml.jackson.core.JsonParser;
-import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -55,21 +54,24 @@ public final class ReferenceCase {
     }
   }
 
-  /** The case is sound, but asks for a network that this version does not have. */
-  public static final class NotBuiltException extends InputException {
-    private static final long serialVersionUID = 1L;
+  /** The published cases have 50 to 150 KB. */
+  private static final long MAX_BYTES = 64L << 20;
 
-    NotBuiltException(String message) {
-      super(message);
-    }
-  }
-
-  private static final ObjectMapper JSON =
-      new ObjectMapper()
-          .enable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION)
-          .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS);
+  // Bounds of what a case may ask for: such a network still fits any machine.
+  private static final int MAX_BATCH = 1024;
+  private static final int MAX_STEPS = 1000;
+  private static final int MAX_SIDE = 4096;
   private static final Set<String> MODEL_KEYS =
-      Set.of("arch", "depth", "width", "classes", "stem", "input", "weight_gradient");
+      Set.of(
+          "arch",
+          "depth",
+          "width",
+          "classes",
+          "stem",
+          "input",
+          "weight_gradient",
+          "binary_weights",
+          "activation");
   private static final Set<String> SPEC_KEYS =
       Set.of(
           "name",
@@ -107,27 +109,43 @@ public final class ReferenceCase {
     this.network = network(model);
     known(spec, SPEC_KEYS, "spec");
     known(model, MODEL_KEYS, "spec.model");
-    this.seed = integer(spec, "seed", null);
-    this.batch = (int) integer(spec, "batch", null);
-    this.steps = (int) integer(spec, "steps", null);
+    this.seed = integer(spec, "seed", null, Long.MIN_VALUE, Long.MAX_VALUE);
+    this.batch = (int) integer(spec, "batch", null, 1, MAX_BATCH);
+    this.steps = (int) integer(spec, "steps", null, 1, MAX_STEPS);
+    if (file.path("steps").size() != steps) {
+      throw error("spec.steps is " + steps + ", but 'steps' has " + file.path("steps").size());
+    }
     this.labelSmoothing = number(spec, "label_smoothing", 0.0);
     this.distill = flag(spec, "distill");
     JsonNode input = model.get("input");
-    if (input == null || input.size() != 3) {
-      throw error("spec.model.input must be [C, H, W], got " + input);
+    boolean shape = input != null && input.isArray() && input.size() == 3;
+    for (int i = 0; shape && i < 3; i++) {
+      JsonNode size = input.get(i);
+      shape = size.isInt() && size.intValue() >= 1 && size.intValue() <= MAX_SIDE;
     }
-    this.image = Shape.of(input.get(1).asLong(), input.get(2).asLong(), input.get(0).asLong());
+    if (!shape) {
+      throw error(
+          "spec.model.input must be [C, H, W], each in 1.." + MAX_SIDE + ", got " + shown(input));
+    }
+    this.image =
+        Shape.of(input.get(1).intValue(), input.get(2).intValue(), input.get(0).intValue());
     this.optimizer = optimizer(object(spec, "optimizer"));
   }
 
-  /**
-   * Reads a case. Throws InputException naming file and key if it is not one, or asks for a network
-   * that is not built yet.
-   */
+  /** Reads a case. Throws InputException naming file and key if it is not one. */
   public static ReferenceCase load(Path path) {
     try {
-      JsonNode file = JSON.readTree(path.toFile());
-      return new ReferenceCase(path.toString(), file);
+      if (Files.exists(path) && !Files.isRegularFile(path)) { // a pipe would block
+        throw new InputException(path + ": not a regular file; name a reference case");
+      }
+      long bytes = Files.size(path);
+      if (bytes > MAX_BYTES) {
+        throw new InputException(
+            path + ": " + bytes + " bytes, a reference case has at most " + MAX_BYTES);
+      }
+      return new ReferenceCase(path.toString(), StrictJson.parseObject(Files.readAllBytes(path)));
+    } catch (NoSuchFileException e) {
+      throw new InputException(path + ": no such file; correct the path", e);
     } catch (IOException e) {
       throw new InputException(path + ": not a readable reference case: " + e.getMessage(), e);
     } catch (IllegalArgumentException e) {
@@ -140,30 +158,30 @@ public final class ReferenceCase {
   }
 
   private NetworkConfig network(JsonNode model) {
-    String arch = text(model, "arch", null);
-    if (!arch.equals("birealnet")) {
-      throw new NotBuiltException(
-          name
-              + ": network '"
-              + arch
-              + "' is not built yet; this version has birealnet of depth 18 and 34");
-    }
-    int depth = (int) integer(model, "depth", 18L);
-    if (depth != 18 && depth != 34) {
-      throw new NotBuiltException(
-          name + ": birealnet of depth " + depth + " is not built yet; this version has 18 and 34");
+    NetworkConfig.Family family =
+        choice(NetworkConfig.Family.class, text(model, "arch", null), "spec.model.arch");
+    boolean xnor = family == NetworkConfig.Family.XNORNET;
+    NetworkConfig.Weights weights = NetworkConfig.Weights.AUTO;
+    if (model.has("binary_weights")) {
+      weights =
+          flag(model, "binary_weights") ? NetworkConfig.Weights.BINARY : NetworkConfig.Weights.REAL;
     }
     return new NetworkConfig(
-        NetworkConfig.Family.BIREALNET,
-        depth,
-        (int) integer(model, "width", 64L),
-        (int) integer(model, "classes", 1000L),
+        family,
+        (int) integer(model, "depth", 18L, 1, Integer.MAX_VALUE),
+        (int) integer(model, "width", 64L, 1, Integer.MAX_VALUE),
+        (int) integer(model, "classes", 1000L, 1, Integer.MAX_VALUE),
         choice(NetworkConfig.Stem.class, text(model, "stem", "imagenet"), "spec.model.stem"),
+        weights,
+        choice(
+            NetworkConfig.Nonlinearity.class,
+            text(model, "activation", "auto"),
+            "spec.model.activation"),
         choice(
             WeightGradient.class,
-            text(model, "weight_gradient", "clipped"),
+            text(model, "weight_gradient", xnor ? "xnor" : "clipped"),
             "spec.model.weight_gradient"),
-        ActivationGradient.APPROX_SIGN,
+        xnor ? ActivationGradient.CLIPPED_IDENTITY : ActivationGradient.APPROX_SIGN,
         NetworkConfig.Init.KAIMING);
   }
 
@@ -208,15 +226,14 @@ public final class ReferenceCase {
         if (k == 0) {
           compareForward(rows, backend, net, expected);
         }
-        TrainStep.Result result = step.finish();
-        JsonNode margin = expected.path("margin");
-        decided &= margin.isNull() || margin.asDouble() >= MARGIN;
+        step.finish();
+        decided &= margin(expected, "steps[" + k + "]") >= MARGIN;
         double relative = k == 0 ? 1e-5 : k == 1 ? 2e-3 : 2e-2;
         compareScalar(
             rows,
             "step " + k + " loss",
-            expected.path("loss").asDouble(),
-            result.metrics().loss(),
+            figure(expected, "loss", "steps[" + k + "]"),
+            step.metrics().loss(),
             relative,
             k == 0 || decided);
         if (k == 0) {
@@ -246,7 +263,7 @@ public final class ReferenceCase {
       long[] own = parameter.publishedDims();
       boolean same = dims.size() == own.length;
       for (int i = 0; same && i < own.length; i++) {
-        same = dims.get(i).asLong() == own[i];
+        same = dims.get(i).canConvertToLong() && dims.get(i).longValue() == own[i];
       }
       if (!same) {
         throw error(
@@ -255,12 +272,14 @@ public final class ReferenceCase {
                 + " has shape "
                 + java.util.Arrays.toString(own)
                 + ", the case says "
-                + dims);
+                + shown(dims));
       }
       missing.remove(parameter.name());
     }
     if (!missing.isEmpty()) {
-      throw error("the case lists parameters that the network lacks: " + missing);
+      throw error(
+          "the case lists parameters that the network lacks: "
+              + CheckpointException.quote(missing.toString()));
     }
   }
 
@@ -273,16 +292,18 @@ public final class ReferenceCase {
     for (int i = 1; i < dims.length; i++) {
       fanIn *= dims[i];
     }
-    boolean binary = key.contains("binary_conv");
-    boolean norm = dims.length == 1 && !key.equals("fc.bias");
+    // The twin's weights are those of the binary network.
+    boolean binary = parameter.binary() || key.endsWith("binary_conv.weights");
     for (int i = 0; i < values.length; i++) {
       double u = Rng.uniform(stream, i);
       if (binary) {
         double w = 1.25 * (2 * u - 1);
         values[i] = (float) (Math.abs(w) < 1e-4 ? 1e-4 : w);
-      } else if (norm && key.endsWith(".weight")) {
+      } else if (key.endsWith(".prelu.weight")) {
+        values[i] = (float) (0.5 * u);
+      } else if (dims.length == 1 && key.endsWith(".weight")) {
         values[i] = (float) (0.5 + u);
-      } else if (dims.length == 1) {
+      } else if (key.endsWith(".bias")) {
         values[i] = (float) (0.2 * (2 * u - 1));
       } else {
         values[i] = (float) ((2 * u - 1) * Math.sqrt(3 / fanIn));
@@ -338,14 +359,14 @@ public final class ReferenceCase {
     Tensors.write(backend, targets, values);
   }
 
-  private static void compareForward(
-      List<Row> rows, Backend backend, Network net, JsonNode expected) {
+  private void compareForward(List<Row> rows, Backend backend, Network net, JsonNode expected) {
     compareLogits(rows, "step 0 logits", backend, net, expected.path("logits"), TOLERANCE, true);
     for (Map.Entry<String, JsonNode> entry : expected.path("activations").properties()) {
       Tensor tensor = net.landmarks().get(entry.getKey());
       if (tensor == null) {
-        throw new InputException(
-            "the case names an activation that the network lacks: " + entry.getKey());
+        throw error(
+            "the case names an activation that the network lacks: "
+                + CheckpointException.quote(entry.getKey()));
       }
       compareTensor(
           rows,
@@ -358,7 +379,7 @@ public final class ReferenceCase {
     }
   }
 
-  private static void compareLogits(
+  private void compareLogits(
       List<Row> rows,
       String what,
       Backend backend,
@@ -368,11 +389,20 @@ public final class ReferenceCase {
       boolean judged) {
     float[] logits = Tensors.floats(backend, net.logits());
     int classes = (int) net.logits().shape().dim(1);
+    // A case holds the first images and classes only.
+    int rowCount = expected.size();
+    if (rowCount < 1 || rowCount > batch) {
+      throw error(what + ": the case has " + rowCount + " rows, expected 1.." + batch);
+    }
     double worst = -1;
     Row row = null;
-    for (int n = 0; n < expected.size(); n++) {
-      for (int k = 0; k < expected.get(n).size(); k++) {
-        double e = expected.get(n).get(k).asDouble();
+    for (int n = 0; n < rowCount; n++) {
+      int valueCount = expected.path(n).size();
+      if (valueCount < 1 || valueCount > classes) {
+        throw error(what + ": row " + n + " has " + valueCount + " values, expected 1.." + classes);
+      }
+      for (int k = 0; k < valueCount; k++) {
+        double e = number(expected.get(n).get(k), what);
         double g = logits[n * classes + k];
         double difference = Math.abs(g - e);
         if (!(difference <= worst)) { // also picks a NaN
@@ -388,22 +418,24 @@ public final class ReferenceCase {
 
   private Gradients compareGradients(List<Row> rows, Network net, JsonNode expected) {
     double largest = 0;
-    for (JsonNode node : expected) {
-      largest = Math.max(largest, node.path("norm").asDouble());
+    for (Map.Entry<String, JsonNode> entry : expected.properties()) {
+      largest = Math.max(largest, figure(entry.getValue(), "norm", "gradient " + entry.getKey()));
     }
     int loose = 0;
     for (Parameter parameter : net.planner().parameters()) {
       String key = parameter.name();
       JsonNode node = expected.get(key);
-      if (node == null) {
-        throw error("the case has no gradient for " + key);
-      }
       float[] got = net.publishedGradient(parameter);
-      if (node.path("norm").asDouble() < 1e-6 * largest) {
+      if (node == null) { // no gradient there, so none here
+        rows.add(new Row("gradient " + key + " norm (none)", 0, norm(got), norm(got), 0, true));
+        continue;
+      }
+      double expectedNorm = figure(node, "norm", "gradient " + key);
+      if (expectedNorm < 1e-6 * largest) {
         rows.add(
             new Row(
                 "gradient " + key + " norm (tiny)",
-                node.path("norm").asDouble(),
+                expectedNorm,
                 norm(got),
                 norm(got),
                 1e-6 * largest,
@@ -423,7 +455,7 @@ public final class ReferenceCase {
     return new Gradients(expected.size(), loose);
   }
 
-  private static void compareAfterStep(List<Row> rows, Network net, JsonNode expected) {
+  private void compareAfterStep(List<Row> rows, Network net, JsonNode expected) {
     for (State state : net.planner().states()) {
       boolean trained = state instanceof Parameter;
       if (!trained && state.dtype() != DType.F32) {
@@ -431,7 +463,7 @@ public final class ReferenceCase {
       }
       JsonNode node = expected.path(trained ? "parameters_after" : "running").get(state.name());
       if (node == null) {
-        throw new InputException("the case has no figure after step 0 for " + state.name());
+        throw error("the case has no figure after step 0 for " + state.name());
       }
       compareTensor(
           rows,
@@ -463,11 +495,10 @@ public final class ReferenceCase {
     double largest = 0;
     for (JsonNode row : expected.path("logits")) {
       for (JsonNode value : row) {
-        largest = Math.max(largest, Math.abs(value.asDouble()));
+        largest = Math.max(largest, Math.abs(number(value, "evaluation logits")));
       }
     }
-    JsonNode margin = expected.path("margin");
-    boolean judged = margin.isNull() || margin.asDouble() >= EVALUATION_MARGIN;
+    boolean judged = margin(expected, "evaluation") >= EVALUATION_MARGIN;
     compareLogits(
         rows,
         "evaluation logits",
@@ -488,7 +519,7 @@ public final class ReferenceCase {
   }
 
   /** Norm, relative to itself, and probe, relative to the norm. */
-  private static void compareTensor(
+  private void compareTensor(
       List<Row> rows,
       String what,
       String key,
@@ -496,8 +527,8 @@ public final class ReferenceCase {
       JsonNode expected,
       double relative,
       boolean judged) {
-    double norm = expected.path("norm").asDouble();
-    double probe = expected.path("probe").asDouble();
+    double norm = figure(expected, "norm", what);
+    double probe = figure(expected, "probe", what);
     long stream = Rng.state(PROBE_SEED, "probe/" + key);
     double gotProbe = 0;
     for (int i = 0; i < got.length; i++) {
@@ -549,7 +580,10 @@ public final class ReferenceCase {
       String key = it.next();
       if (!keys.contains(key)) {
         throw error(
-            "unknown key " + place + "." + key + "; known are " + new java.util.TreeSet<>(keys));
+            "unknown key "
+                + CheckpointException.quote(place + "." + key)
+                + "; known are "
+                + new java.util.TreeSet<>(keys));
       }
     }
   }
@@ -557,7 +591,7 @@ public final class ReferenceCase {
   private JsonNode object(JsonNode node, String key) {
     JsonNode value = node.get(key);
     if (value == null || !value.isObject()) {
-      throw error("key '" + key + "' must be an object, got " + value);
+      throw error("key '" + key + "' must be an object, got " + shown(value));
     }
     return value;
   }
@@ -568,20 +602,36 @@ public final class ReferenceCase {
       return fallback;
     }
     if (value == null || !value.isTextual()) {
-      throw error("key '" + key + "' must be a string, got " + value);
+      throw error("key '" + key + "' must be a string, got " + shown(value));
     }
     return value.asText();
   }
 
-  private long integer(JsonNode node, String key, Long fallback) {
+  private long integer(JsonNode node, String key, Long fallback, long least, long most) {
     JsonNode value = node.get(key);
     if (value == null && fallback != null) {
       return fallback;
     }
-    if (value == null || !value.isIntegralNumber()) {
-      throw error("key '" + key + "' must be an integer, got " + value);
+    if (value == null
+        || !value.isIntegralNumber()
+        || !value.canConvertToLong()
+        || value.longValue() < least
+        || value.longValue() > most) {
+      throw error(
+          "key '"
+              + key
+              + "' must be an integer in "
+              + least
+              + ".."
+              + most
+              + ", got "
+              + shown(value));
     }
-    return value.asLong();
+    return value.longValue();
+  }
+
+  private static String shown(JsonNode value) {
+    return value == null ? "nothing" : CheckpointException.quote(value.toString());
   }
 
   private double number(JsonNode node, String key, Double fallback) {
@@ -590,15 +640,32 @@ public final class ReferenceCase {
       return fallback;
     }
     if (value == null || !value.isNumber()) {
-      throw error("key '" + key + "' must be a number, got " + value);
+      throw error("key '" + key + "' must be a number, got " + shown(value));
     }
     return value.asDouble();
+  }
+
+  /** A figure to compare with: absent is an error, or it would be compared with 0. */
+  private double figure(JsonNode node, String key, String place) {
+    return number(node.path(key), place + " " + key);
+  }
+
+  private double number(JsonNode value, String place) {
+    if (!value.isNumber()) {
+      throw error(place + ": expected a number, got " + shown(value));
+    }
+    return value.doubleValue();
+  }
+
+  /** How close the nearest sign was to the other one; null is no signs at all. */
+  private double margin(JsonNode node, String place) {
+    return node.path("margin").isNull() ? Double.POSITIVE_INFINITY : figure(node, "margin", place);
   }
 
   private boolean flag(JsonNode node, String key) {
     JsonNode value = node.get(key);
     if (value != null && !value.isBoolean()) {
-      throw error("key '" + key + "' must be true or false, got " + value);
+      throw error("key '" + key + "' must be true or false, got " + shown(value));
     }
     return value != null && value.asBoolean();
   }
@@ -611,9 +678,9 @@ public final class ReferenceCase {
     }
     throw error(
         place
-            + ": '"
-            + text
-            + "' is not one of "
+            + ": "
+            + CheckpointException.quote(text)
+            + " is not one of "
             + java.util.Arrays.toString(type.getEnumConstants())
                 .toLowerCase(java.util.Locale.ROOT));
   }

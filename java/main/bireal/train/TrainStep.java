@@ -23,9 +23,6 @@ import java.util.List;
  * Network#labels} before each micro-batch. Owns the optimizer, not the network.
  */
 public final class TrainStep implements AutoCloseable {
-  /** Sums over the images of a step, and the norm over all gradients. */
-  public record Result(Metrics metrics, double gradNorm) {}
-
   private final Backend backend;
   private final Network network;
   private final Optimizer optimizer;
@@ -33,6 +30,8 @@ public final class TrainStep implements AutoCloseable {
   private final StepState state;
   private final Tensor softTargets;
   private final ByteBuffer scalars = ByteBuffer.allocateDirect(32).order(ByteOrder.LITTLE_ENDIAN);
+  private final Metrics metrics = new Metrics();
+  private double gradNorm;
   private int microBatchCount;
   private long number;
 
@@ -123,19 +122,28 @@ public final class TrainStep implements AutoCloseable {
    * weight bits. Throws {@link NonFiniteException}, with weights, moments and statistics as they
    * were, if loss or gradient is not finite.
    */
-  public Result finish() {
+  public void finish() {
     network.applyWeightGradientRules();
     backend.finiteNorm(state, network.planner().flatGradients(), network.planner().workspace());
     optimizer.step(state);
     network.commitStatistics(microBatchCount);
     network.refresh();
-    Metrics metrics = Metrics.read(backend, state);
+    metrics.read(backend, state, scalars);
     backend.read(scalars.clear(), state.state());
-    double gradNorm = scalars.getDouble(StepState.GRAD_NORM * Double.BYTES);
+    gradNorm = scalars.getDouble(StepState.GRAD_NORM * Double.BYTES);
     if (scalars.getDouble(StepState.NONFINITE * Double.BYTES) != 0) {
       throw new NonFiniteException(number, metrics.loss(), gradNorm);
     }
-    return new Result(metrics, gradNorm);
+  }
+
+  /** Sums over the images of the last finished step; overwritten by the next one. */
+  public Metrics metrics() {
+    return metrics;
+  }
+
+  /** Norm over all gradients of the last finished step. */
+  public double gradNorm() {
+    return gradNorm;
   }
 
   @Override

@@ -64,7 +64,6 @@ public final class Trainer implements AutoCloseable {
 
   private static final String MODEL = "model.safetensors";
   private static final String OPTIMIZER = "optimizer.safetensors";
-  private static final double NO_BEST = -1;
 
   private final Scope opened = new Scope();
   private final Setup setup;
@@ -81,12 +80,12 @@ public final class Trainer implements AutoCloseable {
   private final long totalSteps;
   private final double baseLr;
 
-  // What a checkpoint's progress.json holds.
+  // What a RunState holds.
   private long done;
-  private Metrics window = Metrics.NONE;
-  private Metrics epochSoFar = Metrics.NONE;
-  private Metrics lastEvaluation = Metrics.NONE;
-  private double bestTop1Percent = NO_BEST;
+  private final Metrics window = new Metrics();
+  private final Metrics epochSoFar = new Metrics();
+  private Metrics lastEvaluation = new Metrics();
+  private double bestTop1Percent = RunState.NO_BEST;
   private long bestStep = -1;
   private boolean evaluationDue;
   private long earlierFallbacks;
@@ -181,9 +180,9 @@ public final class Trainer implements AutoCloseable {
         input.load(batch);
         step.microBatch(batch.images(), batch.batchImages());
       } while (batch.microIndex() + 1 < batch.microCount());
-      TrainStep.Result result = step.finish();
+      step.finish();
       done++;
-      record(result, lr);
+      record(lr);
       if (!evaluationDue && checkpointDue()) {
         save();
       }
@@ -228,21 +227,21 @@ public final class Trainer implements AutoCloseable {
     write("a log line was not written", () -> log.append(event, done, fields));
   }
 
-  private void record(TrainStep.Result result, double lr) {
-    window = window.plus(result.metrics());
-    epochSoFar = epochSoFar.plus(result.metrics());
-    progress.step(done, result.metrics(), epochSoFar, lr);
+  private void record(double lr) {
+    window.add(step.metrics());
+    epochSoFar.add(step.metrics());
+    progress.step(done, step.metrics(), epochSoFar, lr);
     if (done % config.logEverySteps() == 0 || done % stepsPerEpoch == 0) {
       log(
           "train",
           fields(window)
               .put("lr", lr)
-              .put("grad_norm", result.gradNorm())
+              .put("grad_norm", step.gradNorm())
               .put("gradient_fallbacks", gradientFallbacks()));
-      window = Metrics.NONE;
+      window.clear();
     }
     if (done % stepsPerEpoch == 0) {
-      epochSoFar = Metrics.NONE;
+      epochSoFar.clear();
       long epoch = done / stepsPerEpoch;
       evaluationDue = epoch % config.evaluateEveryEpochs() == 0 || done == totalSteps;
     }
@@ -306,21 +305,17 @@ public final class Trainer implements AutoCloseable {
 
   private void saveCheckpoint() {
     log.sync();
-    ObjectNode state = RunLog.fields();
-    state
-        .put("step", done)
-        .put("epoch", done / stepsPerEpoch)
-        .put("batch_in_epoch", done % stepsPerEpoch);
-    state
-        .put("seed", setup.seed())
-        .put("best_top1_percent", bestTop1Percent)
-        .put("best_step", bestStep);
-    put(state.putObject("log_window"), window);
-    put(state.putObject("epoch_so_far"), epochSoFar);
-    put(state.putObject("last_evaluation"), lastEvaluation);
-    state.put("evaluation_due", evaluationDue).put("gradient_fallbacks", gradientFallbacks());
-    ObjectNode settings = state.putObject("config");
-    new TreeMap<>(setup.trajectory()).forEach(settings::put);
+    RunState state =
+        new RunState(
+            done,
+            window,
+            epochSoFar,
+            lastEvaluation,
+            evaluationDue,
+            bestTop1Percent,
+            bestStep,
+            gradientFallbacks(),
+            setup.trajectory());
     lastCheckpoint =
         checkpoints.save(
             done,
@@ -329,35 +324,15 @@ public final class Trainer implements AutoCloseable {
                 NetworkFiles.model(network, done),
                 OPTIMIZER,
                 NetworkFiles.moments(network, step.optimizer())),
-            state);
+            state.json(stepsPerEpoch, setup.seed()));
     savedStep = done;
     progress.saved(done, lastCheckpoint);
   }
 
-  private static void put(ObjectNode node, Metrics metrics) {
-    // The sum as a hexadecimal double: a resume must continue it to the bit.
-    node.put("loss_sum", Double.toHexString(metrics.lossSum()))
-        .put("top1", metrics.top1())
-        .put("top5", metrics.top5())
-        .put("images", metrics.images());
-  }
-
-  private static Metrics metrics(com.fasterxml.jackson.databind.JsonNode node) {
-    return new Metrics(
-        Double.parseDouble(node.path("loss_sum").asText("0")),
-        node.path("top1").asLong(),
-        node.path("top5").asLong(),
-        node.path("images").asLong());
-  }
-
   private void restore(Checkpoint checkpoint) {
-    ObjectNode state = checkpoint.progress();
+    RunState state = RunState.of(checkpoint);
+    Map<String, String> saved = state.trajectory();
     List<String> differences = new ArrayList<>();
-    TreeMap<String, String> saved = new TreeMap<>();
-    state
-        .path("config")
-        .properties()
-        .forEach(entry -> saved.put(entry.getKey(), entry.getValue().asText()));
     TreeMap<String, String> both = new TreeMap<>(saved);
     both.putAll(setup.trajectory());
     for (String key : both.keySet()) {
@@ -380,16 +355,16 @@ public final class Trainer implements AutoCloseable {
     try (Safetensors moments = checkpoint.tensors(OPTIMIZER)) {
       NetworkFiles.loadMoments(network, step.optimizer(), moments);
     }
-    done = checkpoint.step();
-    window = metrics(state.path("log_window"));
-    epochSoFar = metrics(state.path("epoch_so_far"));
-    lastEvaluation = metrics(state.path("last_evaluation"));
-    evaluationDue = state.path("evaluation_due").asBoolean();
-    bestTop1Percent = state.path("best_top1_percent").asDouble(NO_BEST);
-    earlierFallbacks = state.path("gradient_fallbacks").asLong();
+    done = state.step();
+    window.set(state.logWindow());
+    epochSoFar.set(state.epochSoFar());
+    lastEvaluation = state.lastEvaluation();
+    evaluationDue = state.evaluationDue();
+    bestTop1Percent = state.bestTop1Percent();
+    bestStep = state.bestStep();
+    earlierFallbacks = state.gradientFallbacks();
     lastCheckpoint = checkpoint.folder();
     savedStep = done;
-    bestStep = state.path("best_step").asLong(-1);
     if (bestStep == done && !evaluationDue) {
       checkpoints.markBest(
           done, bestTop1Percent); // a crash may have come between saving and marking
