@@ -24,11 +24,17 @@ for isa in "" scalar avx2; do
   grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
 done
 
+step "tests of the PTX interpreter"
+target/native-test/native/emulator/ptx/ptx_tests --gtest_brief=1 | tee target/ptx-tests.log
+grep -qE 'PASSED  \] [1-9]' target/ptx-tests.log || fail "the interpreter's tests ran no test"
+
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
-cmake --build target/native-asan --parallel "$(nproc)" --target bireal_tests | grep -vE '^\[|Built target' || true
-target/native-asan/bireal_tests --gtest_brief=1 | tee target/native-asan.log
-grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized tests ran no test"
+cmake --build target/native-asan --parallel "$(nproc)" --target bireal_tests ptx_tests | grep -vE '^\[|Built target' || true
+for program in bireal_tests native/emulator/ptx/ptx_tests; do
+  target/native-asan/$program --gtest_brief=1 | tee target/native-asan.log
+  grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized $program ran no test"
+done
 
 step "Java tests with -Xcheck:jni"
 mvn -B verify > target/java-tests.log 2>&1 || { grep -vE '^\[INFO\]( |$)' target/java-tests.log | tail -100; fail "Java tests failed; whole log: target/java-tests.log"; }
