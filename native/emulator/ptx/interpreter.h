@@ -101,6 +101,8 @@ struct Options {
   /// Where findings go after which the kernel can go on (races, uninitialised reads, copies left in flight): each once for a kind
   /// and line. Empty: they are thrown.
   std::function<void(const Finding&)> report;
+  /// Called after the launch for every run of bytes of global memory that it read, and every one that it wrote.
+  std::function<void(uint64_t address, uint64_t bytes, bool write)> touched;
 };
 
 /// Classes of instructions, as a GPU's pipes divide them.
