@@ -135,7 +135,7 @@ Block* Memory::find(uint64_t address) {
 Block* Memory::find_live(Range range, std::string* why) {
   Block* block = find(range.address);
   if (block == nullptr) {
-    *why = hex(range.address) + " lies in no allocation";
+    *why = "out of bounds: " + hex(range.address) + " lies in no allocation";
     auto next = blocks_.upper_bound(range.address);
     if (next != blocks_.begin()) {
       const Block& before = *std::prev(next)->second;
