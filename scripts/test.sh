@@ -24,6 +24,12 @@ for isa in "" scalar avx2; do
   grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
 done
 
+step "the emulator's own tests"
+for program in ptx/ptx_tests platform/emulator_platform_tests; do
+  target/native-test/native/emulator/$program --gtest_brief=1 2>target/emulator-findings.log | tee target/emulator-tests.log
+  grep -qE 'PASSED  \] [1-9]' target/emulator-tests.log || fail "$program ran no test"
+done
+
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
 cmake --build target/native-asan --parallel "$(nproc)" --target bireal_tests | grep -vE '^\[|Built target' || true

@@ -168,7 +168,9 @@ TEST_F(Launch, removedEventWaitBetweenKernelsIsFoundInEveryOrder) {
                y = upload(std::vector<float>(32, 0.0f));
       OK(scale(x, 32, producer));
       OK(cu("cuEventRecord", done, producer));
-      if (wait) OK(cu("cuStreamWaitEvent", consumer, done, 0));
+      if (wait) {
+        OK(cu("cuStreamWaitEvent", consumer, done, 0));
+      }
       OK(copy(y, x, consumer));
       float got = download(y, 1)[0];
       if (wait) {

@@ -122,7 +122,7 @@ class JCudaEmulatorTest {
     cuMemcpyDtoDAsync(to, from, 8, stream);
     cuStreamEndCapture(stream, graph);
     CUgraphExec exec = new CUgraphExec();
-    cuGraphInstantiateWithFlags(exec, graph, 0);
+    cuGraphInstantiate(exec, graph, 0);
     cuGraphLaunch(exec, stream);
     assertArrayEquals(new float[] {1, 2}, download(to, 2));
     buffer.putFloat(4, 5);
