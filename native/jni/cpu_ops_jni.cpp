@@ -178,17 +178,34 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightGradient(JNIEnv* env
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jclass, jlong context, jlong dx, jlong db,
-                                                                    jlong x, jlong threshold, jlong shortcut, jlong rows, jlong c,
-                                                                    jint kind) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signUnpackFwd(JNIEnv* env, jclass, jlong context, jlong x, jlong bits,
+                                                                    jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
-      ref::approx_sign_bwd(pointer<float>(dx), floats(db), floats(x), floats(threshold), floats(shortcut), rows, c,
-                           ActivationGradient(kind));
+      ref::sign_unpack_fwd(pointer<float>(x), pointer<const word_t>(bits), rows, c);
     else
-      cpu::approx_sign_bwd(owner.context, pointer<float>(dx), floats(db), floats(x), floats(threshold), floats(shortcut), rows, c,
-                           ActivationGradient(kind));
+      cpu::sign_unpack_fwd(owner.context, pointer<float>(x), pointer<const word_t>(bits), rows, c);
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(JNIEnv* env, jclass, jlong c) {
+  return jni_guard(env, [&]() -> jlong { return approx_sign_workspace_bytes(c); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jclass, jlong context, jlong dx,
+                                                                    jlong dthreshold, jlong db, jlong x, jlong threshold,
+                                                                    jlong shortcut, jlong rows, jlong c, jint kind, jint mode,
+                                                                    jlong workspace) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    if (owner.reference)
+      ref::approx_sign_bwd(pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x), floats(threshold),
+                           floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode));
+    else
+      cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
+                           floats(threshold), floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode),
+                           pointer<void>(workspace));
   });
 }
 
@@ -292,16 +309,36 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormInference(JNIEnv*
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormApply(JNIEnv* env, jclass, jlong context, jlong y, jlong bits,
                                                                      jlong v, jint type, jlong affine, jlong shortcut,
-                                                                     jlong shortcut_affine, jlong threshold, jlong rows,
-                                                                     jlong c) {
+                                                                     jlong shortcut_affine, jlong bias1, jlong slope, jlong bias2,
+                                                                     jlong threshold, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
-    BatchNormApply in{pointer<const void>(v),  DType(type),      floats(affine), floats(shortcut),
-                      floats(shortcut_affine), floats(threshold)};
+    BatchNormApply in{pointer<const void>(v), DType(type),   floats(affine), floats(shortcut), floats(shortcut_affine),
+                      floats(threshold),      floats(bias1), floats(slope),  floats(bias2)};
     if (owner.reference)
       ref::batch_norm_apply(pointer<float>(y), pointer<word_t>(bits), in, rows, c);
     else
       cpu::batch_norm_apply(owner.context, pointer<float>(y), pointer<word_t>(bits), in, rows, c);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormRPReluBwd(JNIEnv* env, jclass, jlong context, jlong dz, jlong sums,
+                                                                         jlong dbias1, jlong dslope, jlong dbias2, jlong dy,
+                                                                         jlong v, jint type, jlong affine, jlong shortcut,
+                                                                         jlong shortcut_affine, jlong bias1, jlong slope,
+                                                                         jlong bias2, jlong rows, jlong c, jint mode,
+                                                                         jlong workspace) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    BatchNormApply in{pointer<const void>(v), DType(type),   floats(affine), floats(shortcut), floats(shortcut_affine), nullptr,
+                      floats(bias1),          floats(slope), floats(bias2)};
+    if (owner.reference)
+      ref::batch_norm_rprelu_bwd(pointer<float>(dz), pointer<double>(sums), pointer<float>(dbias1), pointer<float>(dslope),
+                                 pointer<float>(dbias2), floats(dy), in, rows, c, GradMode(mode));
+    else
+      cpu::batch_norm_rprelu_bwd(owner.context, pointer<float>(dz), pointer<double>(sums), pointer<float>(dbias1),
+                                 pointer<float>(dslope), pointer<float>(dbias2), floats(dy), in, rows, c, GradMode(mode),
+                                 pointer<void>(workspace));
   });
 }
 
@@ -484,13 +521,15 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationFwd(JNIEnv* env,
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationBwd(JNIEnv* env, jclass, jlong context, jlong dx, jlong dy,
-                                                                    jlong x, jlong count, jint kind, jfloat slope) {
+                                                                    jlong x, jlong shortcut, jlong count, jint kind,
+                                                                    jfloat slope) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
-      ref::activation_bwd(pointer<float>(dx), floats(dy), floats(x), count, ActivationKind(kind), slope);
+      ref::activation_bwd(pointer<float>(dx), floats(dy), floats(x), floats(shortcut), count, ActivationKind(kind), slope);
     else
-      cpu::activation_bwd(owner.context, pointer<float>(dx), floats(dy), floats(x), count, ActivationKind(kind), slope);
+      cpu::activation_bwd(owner.context, pointer<float>(dx), floats(dy), floats(x), floats(shortcut), count, ActivationKind(kind),
+                          slope);
   });
 }
 

@@ -9,8 +9,9 @@ static void activation_fwd_rows_scalar(float* y, const float* x, int64_t count, 
   activation_fwd_loop(y, x, count, kind, slope);
 }
 
-static void activation_bwd_rows_scalar(float* dx, const float* dy, const float* x, int64_t count, int kind, float slope) {
-  activation_bwd_loop(dx, dy, x, count, kind, slope);
+static void activation_bwd_rows_scalar(float* dx, const float* dy, const float* x, const float* shortcut, int64_t count, int kind,
+                                       float slope) {
+  activation_bwd_loop(dx, dy, x, shortcut, count, kind, slope);
 }
 
 namespace {
@@ -32,11 +33,12 @@ void activation_fwd(Context& context, float* y, const float* x, int64_t count, A
                [&](int64_t begin, int64_t end) { run(y + begin, x + begin, end - begin, int(kind), slope); });
 }
 
-void activation_bwd(Context& context, float* dx, const float* dy, const float* x, int64_t count, ActivationKind kind,
-                    float slope) {
+void activation_bwd(Context& context, float* dx, const float* dy, const float* x, const float* shortcut, int64_t count,
+                    ActivationKind kind, float slope) {
   ActivationBwdRows* run = select_rows(context.isa()).bwd;
-  context.rows(count, int64_t(sizeof(float)),
-               [&](int64_t begin, int64_t end) { run(dx + begin, dy + begin, x + begin, end - begin, int(kind), slope); });
+  context.rows(count, int64_t(sizeof(float)), [&](int64_t begin, int64_t end) {
+    run(dx + begin, dy + begin, x + begin, shortcut ? shortcut + begin : nullptr, end - begin, int(kind), slope);
+  });
 }
 
 }  // namespace bireal::cpu

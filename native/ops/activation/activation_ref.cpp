@@ -5,7 +5,9 @@ namespace bireal::ref {
 void activation_fwd(float* y, const float* x, int64_t count, ActivationKind kind, float slope) {
   for (int64_t i = 0; i < count; ++i) {
     float u = x[i];
-    if (kind == ActivationKind::kRelu) {
+    if (kind == ActivationKind::kIdentity) {
+      y[i] = u;
+    } else if (kind == ActivationKind::kRelu) {
       y[i] = u <= 0 ? 0.0f : u;
     } else if (kind == ActivationKind::kClip) {
       y[i] = u <= -1 ? -1.0f : u >= 1 ? 1.0f : u;
@@ -15,17 +17,22 @@ void activation_fwd(float* y, const float* x, int64_t count, ActivationKind kind
   }
 }
 
-void activation_bwd(float* dx, const float* dy, const float* x, int64_t count, ActivationKind kind, float slope) {
+void activation_bwd(float* dx, const float* dy, const float* x, const float* shortcut, int64_t count, ActivationKind kind,
+                    float slope) {
   for (int64_t i = 0; i < count; ++i) {
     float u = x[i];
     bool inside = u > -1 && u < 1, outside = u <= -1 || u >= 1;  // neither for a NaN
-    if (kind == ActivationKind::kRelu) {
-      dx[i] = u > 0 ? dy[i] : 0.0f;
+    float product;
+    if (kind == ActivationKind::kIdentity) {
+      product = dy[i];
+    } else if (kind == ActivationKind::kRelu) {
+      product = u > 0 ? dy[i] : 0.0f;
     } else if (kind == ActivationKind::kClip) {
-      dx[i] = inside ? dy[i] : 0.0f;
+      product = inside ? dy[i] : 0.0f;
     } else {
-      dx[i] = inside ? dy[i] : outside ? dy[i] * slope : 0.0f;
+      product = inside ? dy[i] : outside ? dy[i] * slope : 0.0f;
     }
+    dx[i] = shortcut ? shortcut[i] + product : product;
   }
 }
 

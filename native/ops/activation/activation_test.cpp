@@ -5,7 +5,8 @@
 namespace bireal {
 using namespace testing;
 
-static const ActivationKind kKinds[] = {ActivationKind::kRelu, ActivationKind::kLeakyClip, ActivationKind::kClip};
+static const ActivationKind kKinds[] = {ActivationKind::kRelu, ActivationKind::kLeakyClip, ActivationKind::kClip,
+                                        ActivationKind::kIdentity};
 static const float kNaN = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 
 // Same bits, or a NaN on both sides: which of two NaN operands survives an addition is the compiler's choice.
@@ -21,7 +22,8 @@ TEST(ActivationFwd, HandWorkedValues) {
   std::vector<float> in = {-3, -1, -0.5f, -0.0f, 0.5f, 1, 3, kInf, -kInf, kNaN};
   const std::vector<float> expected[] = {{0, 0, 0, 0, 0.5f, 1, 3, kInf, 0, kNaN},
                                          {-2, -1, -0.5f, -0.0f, 0.5f, 1, 2, kInf, -kInf, kNaN},
-                                         {-1, -1, -0.5f, -0.0f, 0.5f, 1, 1, 1, -1, kNaN}};
+                                         {-1, -1, -0.5f, -0.0f, 0.5f, 1, 1, 1, -1, kNaN},
+                                         in};
   Guarded<float> x(in);
   for (ActivationKind kind : kKinds) {
     Guarded<float> y(x.count());
@@ -32,13 +34,20 @@ TEST(ActivationFwd, HandWorkedValues) {
 
 TEST(ActivationBwd, HandWorkedValuesWithTheKinksOutside) {
   std::vector<float> in = {-3, -1, -0.5f, -0.0f, 0.0f, 0.5f, 1, 3, kInf, -kInf, kNaN};
-  const std::vector<float> expected[] = {
-      {0, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0}, {2, 2, 4, 4, 4, 4, 2, 2, 2, 2, 0}, {0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 0}};
+  const std::vector<float> expected[] = {{0, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0},
+                                         {2, 2, 4, 4, 4, 4, 2, 2, 2, 2, 0},
+                                         {0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 0},
+                                         std::vector<float>(11, 4.0f)};
   Guarded<float> x(in), dy(std::vector<float>(in.size(), 4.0f));
   for (ActivationKind kind : kKinds) {
     Guarded<float> dx(x.count());
-    ref::activation_bwd(dx.data(), dy.data(), x.data(), x.count(), kind, 0.5f);
+    ref::activation_bwd(dx.data(), dy.data(), x.data(), nullptr, x.count(), kind, 0.5f);
     expect_same(dx, Guarded<float>(expected[int(kind)]), "dx");
+    // The shortcut's gradient is added.
+    Guarded<float> shortcut(std::vector<float>(in.size(), 0.5f)), sum(expected[int(kind)]);
+    for (int64_t i = 0; i < sum.count(); ++i) sum[i] += 0.5f;
+    ref::activation_bwd(dx.data(), dy.data(), x.data(), shortcut.data(), x.count(), kind, 0.5f);
+    expect_same(dx, sum, "dx with shortcut");
   }
 }
 
@@ -48,7 +57,7 @@ TEST(ActivationBwd, MatchesFiniteDifferencesAwayFromTheKinks) {
       // Piecewise linear: a difference quotient is exact up to the rounding of y, 2 * 2^-24 * 3 / 2^-4 < 6e-6.
       float h = 0x1p-5f, x[2] = {at - h, at + h}, y[2], dy = 1, dx;
       ref::activation_fwd(y, x, 2, kind, 0.1f);
-      ref::activation_bwd(&dx, &dy, &at, 1, kind, 0.1f);
+      ref::activation_bwd(&dx, &dy, &at, nullptr, 1, kind, 0.1f);
       EXPECT_NEAR(dx, (y[1] - y[0]) / (2 * h), 6e-6) << int(kind) << " at " << at;
     }
 }
@@ -70,16 +79,22 @@ TEST(ActivationFwd, EveryIsaMatchesRefAlsoInPlace) {
 TEST(ActivationBwd, EveryIsaMatchesRefAlsoInPlace) {
   for (auto& context : all_contexts())
     for (ActivationKind kind : kKinds)
-      for (int64_t count : {0, 1, 3, 15, 16, 17, 31, 33, 65, 1000, 50001}) {
-        SCOPED_TRACE(context_name(*context) + " kind" + std::to_string(int(kind)) + "_count" + std::to_string(count));
-        Guarded<float> x(nasty_floats(count, 4, true)), dy(nasty_floats(count, 5, true));
-        Guarded<float> expected(count), got(count), in_place(dy.values());
-        ref::activation_bwd(expected.data(), dy.data(), x.data(), count, kind, 0.1f);
-        cpu::activation_bwd(*context, got.data(), dy.data(), x.data(), count, kind, 0.1f);
-        cpu::activation_bwd(*context, in_place.data(), in_place.data(), x.data(), count, kind, 0.1f);
-        expect_same(got, expected, "dx");
-        expect_same(in_place, expected, "dx in place of dy");
-      }
+      for (int64_t count : {0, 1, 3, 15, 16, 17, 31, 33, 65, 1000, 50001})
+        for (bool with_shortcut : {false, true}) {
+          SCOPED_TRACE(context_name(*context) + " kind" + std::to_string(int(kind)) + "_count" + std::to_string(count));
+          Guarded<float> x(nasty_floats(count, 4, true)), dy(nasty_floats(count, 5, true)),
+              shortcut(nasty_floats(count, 6, true));
+          Guarded<float> expected(count), got(count), in_dy(dy.values()), in_shortcut(shortcut.values());
+          const float* s = with_shortcut ? shortcut.data() : nullptr;
+          ref::activation_bwd(expected.data(), dy.data(), x.data(), s, count, kind, 0.1f);
+          cpu::activation_bwd(*context, got.data(), dy.data(), x.data(), s, count, kind, 0.1f);
+          cpu::activation_bwd(*context, in_dy.data(), in_dy.data(), x.data(), s, count, kind, 0.1f);
+          expect_same(got, expected, "dx");
+          expect_same(in_dy, expected, "dx in place of dy");
+          if (!with_shortcut) continue;
+          cpu::activation_bwd(*context, in_shortcut.data(), dy.data(), x.data(), in_shortcut.data(), count, kind, 0.1f);
+          expect_same(in_shortcut, expected, "dx in place of shortcut");
+        }
 }
 
 }  // namespace bireal

@@ -3,28 +3,34 @@
 //   u = x + threshold[c]                               (threshold absent: 0)
 //   surrogate(u) = kApproxSign:      max(0, 2 - 2|u|)
 //                  kClippedIdentity: 1[|u| <= 1]       (XNOR-Net)
+//   dthreshold[c] = sum_i db[i,c] * surrogate(u)       (of the same rounded products, in double, rounded once; added in mode
+//                                                       accumulate; null: not wanted)
 //   dx[i,c] = shortcut[i,c] + db[i,c] * surrogate(u)   (one multiply, one add, not fused; shortcut absent: no addition, so a
 //                                                       product of -0 stays -0)
 //
-// Shapes    dx, db, x, shortcut [rows, C] float; threshold [C]; shortcut and threshold may be null
+// Shapes    dx, db, x, shortcut [rows, C] float; threshold, dthreshold [C]; shortcut, threshold and dthreshold
+//           may be null, dthreshold only with a threshold
 // Range     any float; u = +-1 gives 0 (approx) or 1 (clipped); u = NaN gives surrogate 0 in both (finite_norm catches NaN)
-// Aliasing  dx may be db or shortcut.  Allocates nothing.  Workspace  none
-// Order     elementwise: the same bits on every ISA and thread count; where the result is NaN, any NaN
+// Aliasing  dx may be db or shortcut.  Allocates nothing.  Workspace  approx_sign_workspace_bytes(C) where dthreshold is
+//           wanted, 64-byte aligned
+// Order     elementwise; dthreshold per channel in row order within a slice, slices in order: the same bits on every ISA and
+//           thread count; where the result is NaN, any NaN
 // Throws    nothing
-// Source    Liu et al. 2018, eq. 7; networks.md 0.3; docs/decisions.md, row 4
+// Source    Liu et al. 2018, eq. 7; threshold: Liu et al. 2020 (ReActNet), RSign; networks.md 0.3; docs/decisions.md, row 4
 #pragma once
-#include <stdint.h>
+#include "core/shapes.h"
 
 namespace bireal {
 /// Wire codes of bireal.backend.ActivationGradient.
 enum class ActivationGradient : int32_t { kApproxSign = 0, kClippedIdentity = 1 };
+int64_t approx_sign_workspace_bytes(int64_t C);
 }  // namespace bireal
 namespace bireal::ref {
-void approx_sign_bwd(float* dx, const float* db, const float* x, const float* threshold, const float* shortcut, int64_t rows,
-                     int64_t C, ActivationGradient kind);
+void approx_sign_bwd(float* dx, float* dthreshold, const float* db, const float* x, const float* threshold, const float* shortcut,
+                     int64_t rows, int64_t C, ActivationGradient kind, GradMode mode);
 }
 namespace bireal::cpu {
 class Context;
-void approx_sign_bwd(Context& context, float* dx, const float* db, const float* x, const float* threshold, const float* shortcut,
-                     int64_t rows, int64_t C, ActivationGradient kind);
+void approx_sign_bwd(Context& context, float* dx, float* dthreshold, const float* db, const float* x, const float* threshold,
+                     const float* shortcut, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode, void* workspace);
 }  // namespace bireal::cpu

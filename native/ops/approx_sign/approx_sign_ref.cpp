@@ -1,22 +1,40 @@
 #include <cmath>
 
+#include "cpu/context.h"
 #include "ops/approx_sign/approx_sign.h"
+
+namespace bireal {
+
+int64_t approx_sign_workspace_bytes(int64_t C) { return cpu::Context::kSlices * C * int64_t(sizeof(double)); }
+
+}  // namespace bireal
 
 namespace bireal::ref {
 
-void approx_sign_bwd(float* dx, const float* db, const float* x, const float* threshold, const float* shortcut, int64_t rows,
-                     int64_t C, ActivationGradient kind) {
-  for (int64_t i = 0; i < rows * C; ++i) {
-    float u = threshold ? x[i] + threshold[i % C] : x[i];
-    float surrogate;
-    if (std::isnan(u))
-      surrogate = 0.0f;
-    else if (kind == ActivationGradient::kApproxSign)
-      surrogate = std::fmax(0.0f, 2.0f - 2.0f * std::fabs(u));
-    else
-      surrogate = std::fabs(u) <= 1.0f ? 1.0f : 0.0f;
-    float product = db[i] * surrogate;
-    dx[i] = shortcut ? shortcut[i] + product : product;
+static float surrogate(float u, ActivationGradient kind) {
+  if (std::isnan(u)) return 0.0f;
+  if (kind == ActivationGradient::kApproxSign) return std::fmax(0.0f, 2.0f - 2.0f * std::fabs(u));
+  return std::fabs(u) <= 1.0f ? 1.0f : 0.0f;
+}
+
+void approx_sign_bwd(float* dx, float* dthreshold, const float* db, const float* x, const float* threshold, const float* shortcut,
+                     int64_t rows, int64_t C, ActivationGradient kind, GradMode mode) {
+  auto product = [&](int64_t j) { return db[j] * surrogate(threshold ? x[j] + threshold[j % C] : x[j], kind); };
+  if (dthreshold) {
+    for (int64_t c = 0; c < C; ++c) {
+      double total = 0;
+      for (int64_t slice = 0; slice < cpu::Context::kSlices; ++slice) {
+        double sum = 0;
+        for (int64_t i = cpu::Context::slice_begin(rows, slice); i < cpu::Context::slice_begin(rows, slice + 1); ++i)
+          sum += double(product(i * C + c));
+        total += sum;
+      }
+      dthreshold[c] = mode == GradMode::kAccumulate ? dthreshold[c] + float(total) : float(total);
+    }
+  }
+  for (int64_t j = 0; j < rows * C; ++j) {
+    float p = product(j);
+    dx[j] = shortcut ? shortcut[j] + p : p;
   }
 }
 

@@ -23,15 +23,25 @@ TEST(ApproxSignBwd, HandWorkedValues) {
   float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   Guarded<float> x(std::vector<float>{0.0f, -0.25f, 0.75f, 1.0f, -1.0f, 1.5f, -inf, nan});
   Guarded<float> db(std::vector<float>(8, 4.0f)), dx(8);
-  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kApproxSign);
+  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kApproxSign,
+                       GradMode::kOverwrite);
   EXPECT_EQ(dx.values(), (std::vector<float>{8, 6, 2, 0, 0, 0, 0, 0}));
-  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kClippedIdentity);
+  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kClippedIdentity,
+                       GradMode::kOverwrite);
   EXPECT_EQ(dx.values(), (std::vector<float>{4, 4, 4, 4, 4, 0, 0, 0}));
   // The threshold moves u, the shortcut's gradient is added: u = -0.5, 0.5 -> surrogate 1.
   Guarded<float> t(std::vector<float>{-0.5f, 0.75f}), shortcut(std::vector<float>{100, 200});
-  ref::approx_sign_bwd(dx.data(), db.data(), x.data(), t.data(), shortcut.data(), 1, 2, ActivationGradient::kApproxSign);
+  Guarded<float> dt(std::vector<float>{10, 20});
+  ref::approx_sign_bwd(dx.data(), dt.data(), db.data(), x.data(), t.data(), shortcut.data(), 1, 2,
+                       ActivationGradient::kApproxSign, GradMode::kAccumulate);
   EXPECT_EQ(dx[0], 104.0f);
   EXPECT_EQ(dx[1], 204.0f);
+  EXPECT_EQ(dt.values(), (std::vector<float>{14, 24}));
+  // Two rows of one channel: u = 0.5, 1.25 -> surrogate 1, 0.
+  Guarded<float> two(std::vector<float>{0.25f, 1.0f}), one(std::vector<float>{0.25f}), sum(1);
+  ref::approx_sign_bwd(dx.data(), sum.data(), db.data(), two.data(), one.data(), nullptr, 2, 1, ActivationGradient::kApproxSign,
+                       GradMode::kOverwrite);
+  EXPECT_EQ(sum[0], 4.0f);
 }
 
 TEST(ApproxSignBwd, IsTheDerivativeOfThePiecewiseQuadraticSign) {
@@ -41,7 +51,7 @@ TEST(ApproxSignBwd, IsTheDerivativeOfThePiecewiseQuadraticSign) {
   const double step = 1e-6;
   for (double u : {-1.7, -0.9, -0.5, -0.125, 0.3, 0.6875, 0.99, 1.2}) {
     float x = float(u), db = 1.0f, dx = 0.0f;
-    ref::approx_sign_bwd(&dx, &db, &x, nullptr, nullptr, 1, 1, ActivationGradient::kApproxSign);
+    ref::approx_sign_bwd(&dx, nullptr, &db, &x, nullptr, nullptr, 1, 1, ActivationGradient::kApproxSign, GradMode::kOverwrite);
     EXPECT_NEAR(dx, (F(double(x) + step) - F(double(x) - step)) / (2 * step), 2e-7) << "u = " << u;
   }
 }
@@ -50,36 +60,53 @@ TEST(ApproxSignBwd, EveryIsaMatchesRef) {
   for (auto& context : all_contexts())
     for (int64_t C : nasty_channels())
       for (int64_t rows : {1, 7, 1500})
-        for (int variant = 0; variant < 16; ++variant) {
+        for (int variant = 0; variant < 32; ++variant) {
           ActivationGradient kind = kKinds[variant & 1];
-          bool non_finite = variant & 8;
+          bool non_finite = variant & 8, learned = variant & 16;
+          GradMode mode = variant & 4 ? GradMode::kAccumulate : GradMode::kOverwrite;
+          if (learned && !(variant & 2)) continue;
           SCOPED_TRACE(context_name(*context) + " rows" + std::to_string(rows) + "_C" + std::to_string(C) + "_variant" +
                        std::to_string(variant));
           Guarded<float> x(nasty_floats(rows * C, 1, true)), db(nasty_floats(rows * C, 2, non_finite));
           Guarded<float> threshold(nasty_floats(C, 3, non_finite)), shortcut(nasty_floats(rows * C, 4, non_finite));
           const float* t = variant & 2 ? threshold.data() : nullptr;
           const float* s = variant & 4 ? shortcut.data() : nullptr;
-          Guarded<float> expected(rows * C), got(rows * C);
-          ref::approx_sign_bwd(expected.data(), db.data(), x.data(), t, s, rows, C, kind);
-          cpu::approx_sign_bwd(*context, got.data(), db.data(), x.data(), t, s, rows, C, kind);
+          Guarded<float> expected(rows * C), got(rows * C), expected_dt(random_floats(C, 5)), got_dt(expected_dt.values());
+          Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double)));
+          ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, s, rows, C, kind,
+                               mode);
+          cpu::approx_sign_bwd(*context, got.data(), learned ? got_dt.data() : nullptr, db.data(), x.data(), t, s, rows, C, kind,
+                               mode, workspace.data());
           expect_same_or_nan(got, expected);
+          expect_same_or_nan(got_dt, expected_dt);
           got.expect_guards("dx");
+          got_dt.expect_guards("dthreshold");
+          workspace.expect_guards("workspace");
         }
 }
 
 TEST(ApproxSignBwd, MayOverwriteEitherGradient) {
   for (auto& context : all_contexts())
-    for (ActivationGradient kind : kKinds) {
-      SCOPED_TRACE(context_name(*context));
-      const int64_t rows = 301, C = 65;
-      Guarded<float> x(nasty_floats(rows * C, 1)), db(nasty_floats(rows * C, 2)), shortcut(nasty_floats(rows * C, 3));
-      Guarded<float> expected(rows * C), in_db(db.values()), in_shortcut(shortcut.values());
-      ref::approx_sign_bwd(expected.data(), db.data(), x.data(), nullptr, shortcut.data(), rows, C, kind);
-      cpu::approx_sign_bwd(*context, in_db.data(), in_db.data(), x.data(), nullptr, shortcut.data(), rows, C, kind);
-      expect_same_bits(in_db, expected, "dx over db");
-      cpu::approx_sign_bwd(*context, in_shortcut.data(), db.data(), x.data(), nullptr, in_shortcut.data(), rows, C, kind);
-      expect_same_bits(in_shortcut, expected, "dx over shortcut");
-    }
+    for (ActivationGradient kind : kKinds)
+      for (bool learned : {false, true}) {
+        SCOPED_TRACE(context_name(*context));
+        const int64_t rows = 301, C = 65;
+        Guarded<float> x(nasty_floats(rows * C, 1)), db(nasty_floats(rows * C, 2)), shortcut(nasty_floats(rows * C, 3));
+        Guarded<float> expected(rows * C), in_db(db.values()), in_shortcut(shortcut.values()), threshold(random_floats(C, 4));
+        Guarded<float> expected_dt(C), dt(C);
+        Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double)));
+        const float* t = learned ? threshold.data() : nullptr;
+        auto run = [&](Guarded<float>& dx, const float* db_in, const float* shortcut_in) {
+          cpu::approx_sign_bwd(*context, dx.data(), learned ? dt.data() : nullptr, db_in, x.data(), t, shortcut_in, rows, C, kind,
+                               GradMode::kOverwrite, workspace.data());
+          expect_same_bits(dx, expected, "dx over an input");
+          if (learned) expect_same_bits(dt, expected_dt, "dthreshold");
+        };
+        ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, shortcut.data(),
+                             rows, C, kind, GradMode::kOverwrite);
+        run(in_db, in_db.data(), shortcut.data());
+        run(in_shortcut, db.data(), in_shortcut.data());
+      }
 }
 
 }  // namespace bireal

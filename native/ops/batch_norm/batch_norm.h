@@ -10,9 +10,13 @@
 //   commit       running <- running + momentum (running_sums/count - running) in double, rounded to float;
 //                skipped while *nonfinite != 0. count = micro-batches of the step. Clears running_sums either way.
 //   inference    scale = gamma alpha / sqrt(running_var + eps),  shift = beta - gamma running_mean / sqrt(running_var + eps)
-//   apply        y[i,c] = fma(scale[c], v[i,c], shift[c]) + t,  t = shortcut[i,c], or
+//   apply        z[i,c] = fma(scale[c], v[i,c], shift[c]) + t,  t = shortcut[i,c], or
 //                fma(shortcut_scale[c], shortcut[i,c], shortcut_shift[c]) where the shortcut has its own normalisation, or
-//                nothing;  bits = sign_pack(y, threshold)                                                 (bits may be null)
+//                nothing;  y = z, or RPReLU(z) = (w > 0 ? w : slope[c] w) + bias2[c] with w = z + bias1[c] where slope is given
+//                (each product and sum rounded);  bits = sign_pack(y, threshold)                         (bits may be null)
+//   rprelu_bwd   z and w as in apply;  dz[i,c] = w > 0 ? dy : slope[c] dy, the gradient of z;
+//                sums: B1[c] = sum_i dz, B2[c] = sum_i dz * v, what bwd_sums would make of it;  dbias1 = B1,
+//                dslope[c] = sum_i (w > 0 ? 0 : dy * w),  dbias2[c] = sum_i dy   (double, in slices of rows; the three per mode)
 //   bwd_sums     B1[c] = sum_i dy,  B2[c] = sum_i dy * v            double, in slices of rows
 //   bwd_coefficients   xhat = alpha invstd (v - mean);  G = sum dy xhat = alpha invstd (B2 - mean B1)
 //                dgamma = G,  dbeta = B1  (per mode);   dz = a dy + b v + c, the gradient of z, with
@@ -21,14 +25,16 @@
 //
 // Shapes    v [rows, C] (DType kF32, kI16 or kI32), y, dy, dz, shortcut [rows, C] float, sums [2, C] int64 (integer v) or
 //           double (float v), stats [3, C] double = mean, var, invstd, affine [2, C] float = scale, shift,
-//           running_sums [2, C] double, coefficients [3, C] float = a, b, c; gamma, beta, alpha, dgamma, dbeta [C] float
-//           alpha may be null (1)
+//           running_sums [2, C] double, coefficients [3, C] float = a, b, c; gamma, beta, alpha, bias1, slope,
+//           bias2 and their gradients [C] float; alpha may be null (1)
 // Range     m >= 2: statistics over one value per channel are an error (require_rows); m * (R*S*C)^2 < 2^63
-// Aliasing  y may be shortcut; dz may be dy.  Allocates nothing.  Workspace  batch_norm_workspace_bytes(C), 64-byte aligned
+// Aliasing  y may be shortcut; dz may be dy, not shortcut.  Allocates nothing.  Workspace  batch_norm_workspace_bytes(C),
+//           64-byte aligned
 // Order     integer sums exact everywhere; float sums: per channel in row order within a slice, slices in order: the same bits
-//           for any thread count and ISA; apply and bwd_apply: the same bits on every ISA, given the same input
+//           for any thread count and ISA; apply, rprelu_bwd's dz and bwd_apply: the same bits on every ISA, given the same input
 // Throws    InvalidArgument from require_rows only
-// Source    Ioffe and Szegedy 2015; PyTorch BatchNorm2d (eps 1e-5, momentum 0.1); docs/decisions.md, rows 10 and 13
+// Source    Ioffe and Szegedy 2015; RPReLU: Liu et al. 2020 (ReActNet), networks.md 2.1; PyTorch BatchNorm2d
+//           (eps 1e-5, momentum 0.1); docs/decisions.md, rows 10 and 13
 #pragma once
 #include "core/bits.h"
 #include "core/shapes.h"
@@ -45,6 +51,9 @@ struct BatchNormApply {  // inputs of the fused pass; pointers may be null where
   const float* shortcut;         // or null
   const float* shortcut_affine;  // [2,C] or null
   const float* threshold;        // of the next sign, or null
+  const float* bias1 = nullptr;  // of RPReLU: all three, or none
+  const float* slope = nullptr;
+  const float* bias2 = nullptr;
 };
 }  // namespace bireal
 // Each function exists in both namespaces with the same meaning; cpu takes the context first.
@@ -57,6 +66,9 @@ void batch_norm_commit(float* running_mean, float* running_var, double* running_
 void batch_norm_inference(float* affine, const float* running_mean, const float* running_var, const float* alpha,
                           const float* gamma, const float* beta, int64_t C, double eps);
 void batch_norm_apply(float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C);
+/// `in` as apply had it; its threshold is not looked at.
+void batch_norm_rprelu_bwd(float* dz, double* sums, float* dbias1, float* dslope, float* dbias2, const float* dy,
+                           const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode);
 void batch_norm_bwd_sums(double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C);
 void batch_norm_bwd_coefficients(float* coefficients, float* dgamma, float* dbeta, const double* sums, const double* stats,
                                  const float* alpha, const float* gamma, int64_t rows, int64_t C, GradMode mode);
@@ -67,6 +79,8 @@ namespace bireal::cpu {
 class Context;
 void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, void* workspace);
 void batch_norm_apply(Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C);
+void batch_norm_rprelu_bwd(Context& context, float* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
+                           const float* dy, const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode, void* workspace);
 void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C,
                          void* workspace);
 void batch_norm_bwd_apply(Context& context, float* dz, const float* dy, const void* v, DType v_type, const float* coefficients,

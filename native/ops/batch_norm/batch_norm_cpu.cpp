@@ -30,8 +30,13 @@ static void bwd_apply_rows_scalar(float* dz, const float* dy, const void* v, int
   batch_norm_bwd_apply_loop(dz, dy, v, v_type, coefficients, rows, C);
 }
 
+static void rprelu_bwd_slice_scalar(double* sums, const BatchNormRows& in, const float* dy, int v_type) {
+  batch_norm_rprelu_bwd_rows(sums, in, dy, v_type);
+}
+
 static const BatchNormKernels& select_kernels(Isa isa) {
-  static constexpr BatchNormKernels scalar = {sums_slice_scalar, bwd_sums_slice_scalar, apply_rows_scalar, bwd_apply_rows_scalar};
+  static constexpr BatchNormKernels scalar = {sums_slice_scalar, bwd_sums_slice_scalar, apply_rows_scalar,
+                                              rprelu_bwd_slice_scalar, bwd_apply_rows_scalar};
   if (isa >= Isa::kAvx512) return batch_norm_kernels_avx512;
   if (isa >= Isa::kAvx2) return batch_norm_kernels_avx2;
   return scalar;
@@ -43,12 +48,12 @@ static const void* at_row(const void* v, DType type, int64_t row, int64_t C) {
   return static_cast<const char*>(v) + row * C * bytes_of(type);
 }
 
-// Adds the slices [kSlices][2,C] in order.
+// Adds the slices [kSlices][count] in order.
 template <class T>
-static void add_slices(T* sums, const T* slices, int64_t C) {
-  for (int64_t c = 0; c < 2 * C; ++c) sums[c] = 0;
+static void add_slices(T* sums, const T* slices, int64_t count) {
+  for (int64_t c = 0; c < count; ++c) sums[c] = 0;
   for (int64_t slice = 0; slice < Context::kSlices; ++slice)
-    for (int64_t c = 0; c < 2 * C; ++c) sums[c] += slices[slice * 2 * C + c];
+    for (int64_t c = 0; c < count; ++c) sums[c] += slices[slice * count + c];
 }
 
 void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, void* workspace) {
@@ -58,9 +63,9 @@ void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, 
     run(static_cast<int64_t*>(workspace) + slice * 2 * C, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
   });
   if (v_type == DType::kF32) {
-    add_slices(static_cast<double*>(sums), static_cast<const double*>(workspace), C);
+    add_slices(static_cast<double*>(sums), static_cast<const double*>(workspace), 2 * C);
   } else {
-    add_slices(static_cast<int64_t*>(sums), static_cast<const int64_t*>(workspace), C);
+    add_slices(static_cast<int64_t*>(sums), static_cast<const int64_t*>(workspace), 2 * C);
   }
 }
 
@@ -72,27 +77,57 @@ void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const 
     int64_t begin = Context::slice_begin(rows, slice), end = Context::slice_begin(rows, slice + 1);
     run(slices + slice * 2 * C, dy + begin * C, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
   });
-  add_slices(sums, slices, C);
+  add_slices(sums, slices, 2 * C);
+}
+
+// Rows [begin, end) of `in`, with y and bits where they go.
+static BatchNormRows part(const BatchNormApply& in, float* y, word_t* bits, int64_t begin, int64_t end, int64_t C) {
+  BatchNormRows rows;
+  rows.y = y + begin * C;
+  rows.bits = bits ? bits + begin * word_count(C) : nullptr;
+  rows.v = at_row(in.v, in.v_type, begin, C);
+  rows.scale = in.affine;
+  rows.shift = in.affine + C;
+  rows.shortcut = in.shortcut ? in.shortcut + begin * C : nullptr;
+  rows.shortcut_scale = in.shortcut_affine;
+  rows.shortcut_shift = in.shortcut_affine ? in.shortcut_affine + C : nullptr;
+  rows.threshold = in.threshold;
+  rows.bias1 = in.bias1;
+  rows.slope = in.slope;
+  rows.bias2 = in.bias2;
+  rows.rows = end - begin;
+  rows.C = C;
+  return rows;
 }
 
 void batch_norm_apply(Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C) {
   auto* run = select_kernels(context.isa()).apply_rows;
-  int64_t Cw = word_count(C);
-  context.rows(rows, C * (bytes_of(in.v_type) + 2 * int64_t(sizeof(float))), [&](int64_t begin, int64_t end) {
-    BatchNormRows chunk;
-    chunk.y = y + begin * C;
-    chunk.bits = bits ? bits + begin * Cw : nullptr;
-    chunk.v = at_row(in.v, in.v_type, begin, C);
-    chunk.scale = in.affine;
-    chunk.shift = in.affine + C;
-    chunk.shortcut = in.shortcut ? in.shortcut + begin * C : nullptr;
-    chunk.shortcut_scale = in.shortcut_affine;
-    chunk.shortcut_shift = in.shortcut_affine ? in.shortcut_affine + C : nullptr;
-    chunk.threshold = in.threshold;
-    chunk.rows = end - begin;
-    chunk.C = C;
-    run(chunk, int(in.v_type));
+  context.rows(rows, C * (bytes_of(in.v_type) + 2 * int64_t(sizeof(float))),
+               [&](int64_t begin, int64_t end) { run(part(in, y, bits, begin, end, C), int(in.v_type)); });
+}
+
+static void store(float& gradient, double value, GradMode mode) {
+  gradient = mode == GradMode::kAccumulate ? gradient + float(value) : float(value);
+}
+
+void batch_norm_rprelu_bwd(Context& context, float* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
+                           const float* dy, const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode, void* workspace) {
+  auto* run = select_kernels(context.isa()).rprelu_bwd_slice;
+  double* slices = static_cast<double*>(workspace);
+  context.parallel(Context::kSlices, [&](int64_t slice, int) {
+    int64_t begin = Context::slice_begin(rows, slice), end = Context::slice_begin(rows, slice + 1);
+    run(slices + slice * 4 * C, part(in, dz, nullptr, begin, end, C), dy + begin * C, int(in.v_type));
   });
+  for (int64_t c = 0; c < C; ++c) {
+    double total[4] = {0, 0, 0, 0};
+    for (int64_t slice = 0; slice < Context::kSlices; ++slice)
+      for (int64_t term = 0; term < 4; ++term) total[term] += slices[(slice * 4 + term) * C + c];
+    sums[c] = total[0];
+    sums[C + c] = total[1];
+    store(dbias1[c], total[0], mode);
+    store(dslope[c], total[3], mode);
+    store(dbias2[c], total[2], mode);
+  }
 }
 
 void batch_norm_bwd_apply(Context& context, float* dz, const float* dy, const void* v, DType v_type, const float* coefficients,

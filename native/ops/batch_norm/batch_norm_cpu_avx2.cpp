@@ -21,6 +21,11 @@ BIREAL_INLINE word_t apply8(const BatchNormRows& in, const T* v, int64_t j, int6
   } else if (in.shortcut) {
     u = _mm256_add_ps(u, _mm256_loadu_ps(in.shortcut + j));
   }
+  if (in.slope) {
+    __m256 w = _mm256_add_ps(u, _mm256_loadu_ps(in.bias1 + c)), scaled = _mm256_mul_ps(_mm256_loadu_ps(in.slope + c), w);
+    u = _mm256_blendv_ps(scaled, w, _mm256_cmp_ps(w, _mm256_setzero_ps(), _CMP_GT_OQ));
+    u = _mm256_add_ps(u, _mm256_loadu_ps(in.bias2 + c));
+  }
   _mm256_storeu_ps(in.y + j, u);
   if (in.threshold) u = _mm256_add_ps(u, _mm256_loadu_ps(in.threshold + c));
   return (word_t)_mm256_movemask_ps(_mm256_cmp_ps(u, _mm256_setzero_ps(), _CMP_LT_OQ));
@@ -58,7 +63,12 @@ static void batch_norm_bwd_apply_rows_avx2(float* dz, const float* dy, const voi
   batch_norm_bwd_apply_loop(dz, dy, v, v_type, coefficients, rows, C);
 }
 
+static void batch_norm_rprelu_bwd_slice_avx2(double* sums, const BatchNormRows& in, const float* dy, int v_type) {
+  batch_norm_rprelu_bwd_rows(sums, in, dy, v_type);
+}
+
 const BatchNormKernels batch_norm_kernels_avx2 = {batch_norm_sums_slice_avx2, batch_norm_bwd_sums_slice_avx2,
-                                                  batch_norm_apply_rows_avx2, batch_norm_bwd_apply_rows_avx2};
+                                                  batch_norm_apply_rows_avx2, batch_norm_rprelu_bwd_slice_avx2,
+                                                  batch_norm_bwd_apply_rows_avx2};
 
 }  // namespace bireal::cpu

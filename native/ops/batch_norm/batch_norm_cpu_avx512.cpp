@@ -24,6 +24,11 @@ BIREAL_INLINE word_t apply16(const BatchNormRows& in, const T* v, int64_t j, int
   } else if (in.shortcut) {
     u = _mm512_add_ps(u, load16(in.shortcut + j, valid));
   }
+  if (in.slope) {
+    __m512 w = _mm512_add_ps(u, load16(in.bias1 + c, valid)), scaled = _mm512_mul_ps(load16(in.slope + c, valid), w);
+    u = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_GT_OQ), scaled, w);
+    u = _mm512_add_ps(u, load16(in.bias2 + c, valid));
+  }
   _mm512_mask_storeu_ps(in.y + j, valid, u);
   if (in.threshold) u = _mm512_add_ps(u, load16(in.threshold + c, valid));
   return _mm512_mask_cmp_ps_mask(valid, u, _mm512_setzero_ps(), _CMP_LT_OQ);
@@ -63,7 +68,12 @@ static void batch_norm_bwd_apply_rows_avx512(float* dz, const float* dy, const v
   batch_norm_bwd_apply_loop(dz, dy, v, v_type, coefficients, rows, C);
 }
 
+static void batch_norm_rprelu_bwd_slice_avx512(double* sums, const BatchNormRows& in, const float* dy, int v_type) {
+  batch_norm_rprelu_bwd_rows(sums, in, dy, v_type);
+}
+
 const BatchNormKernels batch_norm_kernels_avx512 = {batch_norm_sums_slice_avx512, batch_norm_bwd_sums_slice_avx512,
-                                                    batch_norm_apply_rows_avx512, batch_norm_bwd_apply_rows_avx512};
+                                                    batch_norm_apply_rows_avx512, batch_norm_rprelu_bwd_slice_avx512,
+                                                    batch_norm_bwd_apply_rows_avx512};
 
 }  // namespace bireal::cpu

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "cpu/context.h"
 #include "ops/batch_norm/batch_norm.h"
@@ -12,7 +13,7 @@ void batch_norm_require_rows(int64_t rows, const char* what) {
                          std::to_string(rows));
 }
 
-int64_t batch_norm_workspace_bytes(int64_t C) { return cpu::Context::kSlices * 2 * C * int64_t(sizeof(double)); }
+int64_t batch_norm_workspace_bytes(int64_t C) { return cpu::Context::kSlices * 4 * C * int64_t(sizeof(double)); }
 
 }  // namespace bireal
 
@@ -123,19 +124,49 @@ void batch_norm_inference(float* affine, const float* running_mean, const float*
   }
 }
 
+// z of element j = i * C + c.
+static float normalised(const BatchNormApply& in, int64_t j, int64_t c, int64_t C) {
+  float z = std::fma(in.affine[c], float(value(in.v, in.v_type, j)), in.affine[C + c]);
+  if (in.shortcut_affine) {
+    z += std::fma(in.shortcut_affine[c], in.shortcut[j], in.shortcut_affine[C + c]);
+  } else if (in.shortcut) {
+    z += in.shortcut[j];
+  }
+  return z;
+}
+
 void batch_norm_apply(float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C) {
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t c = 0; c < C; ++c) {
-      int64_t j = i * C + c;
-      float u = std::fma(in.affine[c], float(value(in.v, in.v_type, j)), in.affine[C + c]);
-      if (in.shortcut_affine) {
-        u += std::fma(in.shortcut_affine[c], in.shortcut[j], in.shortcut_affine[C + c]);
-      } else if (in.shortcut) {
-        u += in.shortcut[j];
+      float z = normalised(in, i * C + c, c, C);
+      if (in.slope) {
+        float w = z + in.bias1[c];
+        z = (w > 0 ? w : in.slope[c] * w) + in.bias2[c];
       }
-      y[j] = u;
+      y[i * C + c] = z;
     }
   if (bits) sign_pack_fwd(bits, y, in.threshold, rows, C);
+}
+
+static void store(float& gradient, double value, GradMode mode) {
+  gradient = mode == GradMode::kAccumulate ? gradient + float(value) : float(value);
+}
+
+void batch_norm_rprelu_bwd(float* dz, double* sums, float* dbias1, float* dslope, float* dbias2, const float* dy,
+                           const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode) {
+  auto w = [&](int64_t j) { return normalised(in, j, j % C, C) + in.bias1[j % C]; };
+  auto gradient = [&](int64_t j) { return w(j) > 0 ? dy[j] : in.slope[j % C] * dy[j]; };
+  std::vector<double> terms(size_t(2 * C));
+  sum_in_slices(
+      terms.data(), rows, C, [&](int64_t j) { return double(dy[j]); }, [&](int64_t j) { return w(j) > 0 ? 0.0 : double(w(j)); });
+  sum_in_slices(
+      sums, rows, C, [&](int64_t j) { return double(gradient(j)); }, [&](int64_t j) { return value(in.v, in.v_type, j); });
+  for (int64_t c = 0; c < C; ++c) {
+    store(dbias1[c], sums[c], mode);
+    store(dslope[c], terms[size_t(C + c)], mode);
+    store(dbias2[c], terms[size_t(c)], mode);
+  }
+  for (int64_t j = 0; j < rows * C; ++j) dz[j] = gradient(j);
 }
 
 void batch_norm_bwd_sums(double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C) {
@@ -154,8 +185,8 @@ void batch_norm_bwd_coefficients(float* coefficients, float* dgamma, float* dbet
     coefficients[c] = float(a);
     coefficients[C + c] = float(b);
     coefficients[2 * C + c] = float(-a * B1 / m - b * mean);
-    dgamma[c] = mode == GradMode::kAccumulate ? dgamma[c] + float(G) : float(G);
-    dbeta[c] = mode == GradMode::kAccumulate ? dbeta[c] + float(B1) : float(B1);
+    store(dgamma[c], G, mode);
+    store(dbeta[c], B1, mode);
   }
 }
 

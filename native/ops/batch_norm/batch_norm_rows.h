@@ -9,7 +9,7 @@ struct BatchNormRows {  // BatchNormApply and the outputs, for `rows` rows
   float* y;
   word_t* bits;
   const void* v;
-  const float *scale, *shift, *shortcut, *shortcut_scale, *shortcut_shift, *threshold;
+  const float *scale, *shift, *shortcut, *shortcut_scale, *shortcut_shift, *threshold, *bias1, *slope, *bias2;
   int64_t rows, C;
 };
 
@@ -18,6 +18,8 @@ struct BatchNormKernels {
   void (*sums_slice)(void* sums, const void* v, int v_type, int64_t rows, int64_t C);
   void (*bwd_sums_slice)(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C);
   void (*apply_rows)(const BatchNormRows& in, int v_type);
+  /// One slice of rows of `in`, whose y is dz and whose bits are not looked at; sums [4,C]: of dz, dz v, dy, dy min(w, 0).
+  void (*rprelu_bwd_slice)(double* sums, const BatchNormRows& in, const float* dy, int v_type);
   void (*bwd_apply_rows)(float* dz, const float* dy, const void* v, int v_type, const float* coefficients, int64_t rows,
                          int64_t C);
 };

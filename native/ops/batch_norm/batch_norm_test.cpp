@@ -336,14 +336,19 @@ TEST(BatchNormApply, EveryIsaMatchesRefForEveryCombination) {
     Values v(type, rows * C, 51, true);
     Guarded<float> affine(nasty_floats(2 * C, 52)), shortcut(nasty_floats(rows * C, 53, true));
     Guarded<float> shortcut_affine(nasty_floats(2 * C, 54)), threshold(nasty_floats(C, 55));
+    Guarded<float> bias1(nasty_floats(C, 56)), slope(nasty_floats(C, 57)), bias2(nasty_floats(C, 58));
     for (int shortcut_kind : {0, 1, 2})
       for (int bits_kind : {0, 1, 2}) {
+        bool rprelu = (shortcut_kind + bits_kind) % 2 == 0;  // each with and without in some combination
         BatchNormApply in{v.data(),
                           type,
                           affine.data(),
                           shortcut_kind > 0 ? shortcut.data() : nullptr,
                           shortcut_kind > 1 ? shortcut_affine.data() : nullptr,
-                          bits_kind > 1 ? threshold.data() : nullptr};
+                          bits_kind > 1 ? threshold.data() : nullptr,
+                          rprelu ? bias1.data() : nullptr,
+                          rprelu ? slope.data() : nullptr,
+                          rprelu ? bias2.data() : nullptr};
         Guarded<float> expected(rows * C), got(rows * C);
         Guarded<word_t> expected_bits(rows * word_count(C)), got_bits(rows * word_count(C));
         ref::batch_norm_apply(expected.data(), bits_kind ? expected_bits.data() : nullptr, in, rows, C);
@@ -361,6 +366,106 @@ TEST(BatchNormApply, EveryIsaMatchesRefForEveryCombination) {
         if (HasFatalFailure()) return;
       }
   });
+}
+
+TEST(BatchNormApply, HandWorkedRPReluThenSigns) {
+  // One channel; z = 2 v + shortcut = 3, 0, -4; w = z - 1 = 2, -1, -5; y = w or w / 4, + 0.5; sign of y - 0.125.
+  Guarded<int16_t> v(std::vector<int16_t>{1, 0, -1});
+  Guarded<float> affine(std::vector<float>{2, 0}), shortcut(std::vector<float>{1, 0, -2}), y(3);
+  float threshold = -0.25f, bias1 = -1, slope = 0.25f, bias2 = 0.5f;
+  Guarded<word_t> bits(3);
+  BatchNormApply in{v.data(), DType::kI16, affine.data(), shortcut.data(), nullptr, &threshold, &bias1, &slope, &bias2};
+  ref::batch_norm_apply(y.data(), bits.data(), in, 3, 1);
+  EXPECT_EQ(y.values(), (std::vector<float>{2.5f, 0.25f, -0.75f}));
+  EXPECT_EQ(bits.values(), (std::vector<word_t>{0, 0, 1}));
+}
+
+TEST(BatchNormRPReluBwd, HandWorkedAlsoAccumulating) {
+  // As above, dy = 4, 8, 12: dz = 4, 2, 3; B1 = 9, B2 = 4 - 3 = 1; dslope = 8 (-1) + 12 (-5); dbias2 = 24.
+  Guarded<int16_t> v(std::vector<int16_t>{1, 0, -1});
+  Guarded<float> affine(std::vector<float>{2, 0}), shortcut(std::vector<float>{1, 0, -2}), dy(std::vector<float>{4, 8, 12}),
+      dz(3);
+  float bias1 = -1, slope = 0.25f, bias2 = 0.5f, dbias1 = 100, dslope = 200, dbias2 = 300;
+  Guarded<double> sums(2);
+  BatchNormApply in{v.data(), DType::kI16, affine.data(), shortcut.data(), nullptr, nullptr, &bias1, &slope, &bias2};
+  ref::batch_norm_rprelu_bwd(dz.data(), sums.data(), &dbias1, &dslope, &dbias2, dy.data(), in, 3, 1, GradMode::kAccumulate);
+  EXPECT_EQ(dz.values(), (std::vector<float>{4, 2, 3}));
+  EXPECT_EQ(sums.values(), (std::vector<double>{9, 1}));
+  EXPECT_EQ(std::vector<float>({dbias1, dslope, dbias2}), (std::vector<float>{109, 132, 324}));
+  ref::batch_norm_rprelu_bwd(dz.data(), sums.data(), &dbias1, &dslope, &dbias2, dy.data(), in, 3, 1, GradMode::kOverwrite);
+  EXPECT_EQ(std::vector<float>({dbias1, dslope, dbias2}), (std::vector<float>{9, -68, 24}));
+}
+
+TEST(BatchNormRPReluBwd, EveryIsaMatchesRefToTheBitAlsoInPlace) {
+  for_all([](cpu::Context& context, DType type, int64_t rows, int64_t C) {
+    Values v(type, rows * C, 81, true);
+    bool non_finite = rows == 17;
+    Guarded<float> affine(nasty_floats(2 * C, 82)), shortcut(nasty_floats(rows * C, 83, non_finite));
+    Guarded<float> shortcut_affine(nasty_floats(2 * C, 84)), dy(nasty_floats(rows * C, 85, non_finite));
+    Guarded<float> bias1(nasty_floats(C, 86)), slope(nasty_floats(C, 87)), bias2(nasty_floats(C, 88));
+    for (int shortcut_kind : {0, 1, 2}) {
+      BatchNormApply in{v.data(),
+                        type,
+                        affine.data(),
+                        shortcut_kind > 0 ? shortcut.data() : nullptr,
+                        shortcut_kind > 1 ? shortcut_affine.data() : nullptr,
+                        nullptr,
+                        bias1.data(),
+                        slope.data(),
+                        bias2.data()};
+      GradMode mode = shortcut_kind == 1 ? GradMode::kAccumulate : GradMode::kOverwrite;
+      Guarded<float> dz[2] = {Guarded<float>(rows * C), Guarded<float>(dy.values())};
+      Guarded<float> small[2] = {random_floats(3 * C, 89), random_floats(3 * C, 89)};
+      Guarded<double> workspace(batch_norm_workspace_bytes(C) / 8), expected(2 * C), got(2 * C);
+      ref::batch_norm_rprelu_bwd(dz[0].data(), expected.data(), small[0].data(), small[0].data() + C, small[0].data() + 2 * C,
+                                 dy.data(), in, rows, C, mode);
+      cpu::batch_norm_rprelu_bwd(context, dz[1].data(), got.data(), small[1].data(), small[1].data() + C, small[1].data() + 2 * C,
+                                 dz[1].data(), in, rows, C, mode, workspace.data());
+      expect_same(dz[1], dz[0], "dz in place of dy");
+      expect_same(got, expected, "sums");
+      expect_same(small[1], small[0], "dbias1, dslope, dbias2");
+      workspace.expect_guards("workspace");
+      if (HasFatalFailure()) return;
+    }
+  });
+}
+
+TEST(BatchNormRPReluBwd, MatchesFiniteDifferencesOfTheFormulaInDouble) {
+  // loss = sum dy y(z, bias1, slope, bias2), y written out in double; z moves through the shortcut. Piecewise linear in each, and
+  // no w is within h of the kink, so only rounding remains: sums of 8 products below 2 in float, 8 * 2 * 2^-24 < 1e-6.
+  const int64_t rows = 8, C = 3;
+  Values v(DType::kF32, rows * C, 91);
+  Guarded<float> affine(random_floats(2 * C, 92)), shortcut(random_floats(rows * C, 93)), dy(random_floats(rows * C, 94));
+  Guarded<float> bias1(random_floats(C, 95)), slope(random_floats(C, 96)), bias2(random_floats(C, 97)), dz(rows * C);
+  std::vector<double> t, b1, s, b2;
+  for (int64_t j = 0; j < rows * C; ++j) t.push_back(double(shortcut[j]));
+  for (int64_t c = 0; c < C; ++c) b1.push_back(double(bias1[c])), s.push_back(double(slope[c])), b2.push_back(double(bias2[c]));
+  const double h = 1e-5;
+  auto difference = [&](std::vector<double>& of, size_t at) {
+    double was = of[at], loss[2] = {0, 0};
+    for (int side = 0; side < 2; ++side) {
+      of[at] = side ? was + h : was - h;
+      for (int64_t j = 0; j < rows * C; ++j) {
+        size_t c = size_t(j % C);
+        double w = double(affine[j % C]) * v.at(j) + double(affine[C + j % C]) + t[size_t(j)] + b1[c];
+        EXPECT_GT(std::fabs(w), 2 * h) << "at the kink";
+        loss[side] += double(dy[j]) * ((w > 0 ? w : s[c] * w) + b2[c]);
+      }
+    }
+    of[at] = was;
+    return (loss[1] - loss[0]) / (2 * h);
+  };
+  Guarded<double> sums(2 * C);
+  Guarded<float> dbias1(C), dslope(C), dbias2(C);
+  BatchNormApply in{v.data(), v.type, affine.data(), shortcut.data(), nullptr, nullptr, bias1.data(), slope.data(), bias2.data()};
+  ref::batch_norm_rprelu_bwd(dz.data(), sums.data(), dbias1.data(), dslope.data(), dbias2.data(), dy.data(), in, rows, C,
+                             GradMode::kOverwrite);
+  for (int64_t j = 0; j < rows * C; ++j) EXPECT_NEAR(dz[j], difference(t, size_t(j)), 1e-6) << j;
+  for (int64_t c = 0; c < C; ++c) {
+    EXPECT_NEAR(dbias1[c], difference(b1, size_t(c)), 1e-6) << c;
+    EXPECT_NEAR(dslope[c], difference(s, size_t(c)), 5e-6) << c;  // w up to 5
+    EXPECT_NEAR(dbias2[c], difference(b2, size_t(c)), 1e-6) << c;
+  }
 }
 
 TEST(BatchNormBwdSums, HandWorked) {

@@ -1,6 +1,7 @@
-// sign_pack: packs the signs of a real tensor into bits.
+// sign_pack: packs the signs of a real tensor into bits, and turns bits back into -1 and +1.
 //
 //   bits[i, c] = sign(x[i, c] + threshold[c])          (threshold absent: 0; the sum is one float32 addition)
+//   unpack   x[i, c] = -1 where bits[i, c], else +1                     (for real weights behind a sign: ReActNet, step 1)
 //
 // Shapes    x [rows, C] float, threshold [C] float or null, bits [rows, Cw] word_t; rows = N*H*W  (bits: core/bits.h)
 // Padding   tail bits are written as 0
@@ -14,8 +15,10 @@
 
 namespace bireal::ref {
 void sign_pack_fwd(word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
-}
+void sign_unpack_fwd(float* x, const word_t* bits, int64_t rows, int64_t C);
+}  // namespace bireal::ref
 namespace bireal::cpu {
 class Context;
 void sign_pack_fwd(Context& context, word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
+void sign_unpack_fwd(Context& context, float* x, const word_t* bits, int64_t rows, int64_t C);
 }  // namespace bireal::cpu

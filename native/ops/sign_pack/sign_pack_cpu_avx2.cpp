@@ -25,4 +25,6 @@ void sign_pack_rows_avx2(word_t* bits, const float* x, const float* threshold, i
   }
 }
 
+void sign_unpack_rows_avx2(float* x, const word_t* bits, int64_t rows, int64_t C) { sign_unpack_loop(x, bits, rows, C); }
+
 }  // namespace bireal::cpu

@@ -22,4 +22,6 @@ void sign_pack_rows_avx512(word_t* bits, const float* x, const float* threshold,
   }
 }
 
+void sign_unpack_rows_avx512(float* x, const word_t* bits, int64_t rows, int64_t C) { sign_unpack_loop(x, bits, rows, C); }
+
 }  // namespace bireal::cpu

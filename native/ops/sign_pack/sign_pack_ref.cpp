@@ -13,4 +13,9 @@ void sign_pack_fwd(word_t* bits, const float* x, const float* threshold, int64_t
   }
 }
 
+void sign_unpack_fwd(float* x, const word_t* bits, int64_t rows, int64_t C) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t c = 0; c < C; ++c) x[i * C + c] = float(bit_value(bits + i * word_count(C), c));
+}
+
 }  // namespace bireal::ref

@@ -32,4 +32,28 @@ TEST(SignPackFwd, EveryIsaMatchesRefAndWritesTailBits) {
         }
 }
 
+TEST(SignUnpackFwd, HandWorkedWord) {
+  Guarded<word_t> bits(std::vector<word_t>{0b101u, 0b1u});
+  Guarded<float> x(6);
+  ref::sign_unpack_fwd(x.data(), bits.data(), 2, 3);
+  EXPECT_EQ(x.values(), (std::vector<float>{-1, 1, -1, -1, 1, 1}));
+}
+
+TEST(SignUnpackFwd, EveryIsaMatchesRefAndUndoesPacking) {
+  for (auto& context : all_contexts())
+    for (int64_t C : nasty_channels())
+      for (int64_t rows : {1, 7, 2000}) {
+        SCOPED_TRACE(context_name(*context) + " rows" + std::to_string(rows) + "_C" + std::to_string(C));
+        Guarded<float> x(nasty_floats(rows * C, 1, true)), expected(rows * C), got(rows * C);
+        Guarded<word_t> bits(rows * word_count(C)), again(rows * word_count(C));
+        ref::sign_pack_fwd(bits.data(), x.data(), nullptr, rows, C);
+        ref::sign_unpack_fwd(expected.data(), bits.data(), rows, C);
+        cpu::sign_unpack_fwd(*context, got.data(), bits.data(), rows, C);
+        expect_same_bits(got, expected, "x");
+        got.expect_guards("x");
+        ref::sign_pack_fwd(again.data(), got.data(), nullptr, rows, C);
+        expect_same_bits(again, bits, "packed again");
+      }
+}
+
 }  // namespace bireal

@@ -53,6 +53,9 @@ public interface Backend extends AutoCloseable {
 
   void signPackFwd(int n, Tensor bits, Tensor x, Tensor thresholdOrNull);
 
+  /** x is -1 where a bit is set, else +1. */
+  void signUnpackFwd(int n, Tensor x, Tensor bits);
+
   /** w [K,R,S,C] to bits [K,R,S,C] and alpha [K]. */
   void weightBinarizeFwd(Tensor bits, Tensor alpha, Tensor w);
 
@@ -93,14 +96,21 @@ public interface Backend extends AutoCloseable {
 
   // approx_sign
 
+  /** Where a threshold's gradient is wanted. */
+  long approxSignWorkspaceBytes(int C);
+
+  /** {@code mode} and {@code workspace} are those of the threshold's gradient. */
   void approxSignBwd(
       int n,
       Tensor dx,
+      Tensor dthresholdOrNull,
       Tensor db,
       Tensor x,
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
-      ActivationGradient kind);
+      ActivationGradient kind,
+      GradMode mode,
+      Tensor workspace);
 
   // batch_norm; v is F32, I16 or I32; sums [2,C] are F64 for F32 and I64 for integers
 
@@ -145,7 +155,26 @@ public interface Backend extends AutoCloseable {
       Tensor affine,
       Tensor shortcutOrNull,
       Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
       Tensor thresholdOrNull);
+
+  /**
+   * dz from dy, and in {@code sums} what {@link #batchNormBwdSums} would make of dz; the other
+   * arguments as {@link #batchNormApply} had them. dz may be dy.
+   */
+  void batchNormRPReluBwd(
+      int n,
+      Tensor dz,
+      Tensor sums,
+      RPRelu gradients,
+      Tensor dy,
+      Tensor v,
+      Tensor affine,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rprelu,
+      GradMode mode,
+      Tensor workspace);
 
   void batchNormBwdSums(int n, Tensor sums, Tensor dy, Tensor v, Tensor workspace);
 
@@ -198,7 +227,14 @@ public interface Backend extends AutoCloseable {
 
   void activationFwd(int n, Tensor y, Tensor x, ActivationKind kind, float slope);
 
-  void activationBwd(int n, Tensor dx, Tensor dy, Tensor x, ActivationKind kind, float slope);
+  void activationBwd(
+      int n,
+      Tensor dx,
+      Tensor dy,
+      Tensor x,
+      Tensor shortcutOrNull,
+      ActivationKind kind,
+      float slope);
 
   // softmax_xent
 

@@ -1,5 +1,6 @@
 package bireal.nn;
 
+import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
@@ -9,6 +10,15 @@ import bireal.tensor.Tensor;
  * only). {@code slot} says which of the two gradient slots that is.
  */
 public record Activation(Tensor real, Tensor bits, Tensor gradient, int slot) {
+  /** Kept from forward to backward; {@code next} is the sign that its consumer needs, or null. */
+  static Activation keep(Planner planner, Shape shape, Sign next, int slot) {
+    return new Activation(
+        planner.keep(shape, DType.F32),
+        next == null ? null : planner.keep(shape, DType.BITS),
+        planner.gradient(shape, slot),
+        slot);
+  }
+
   /** H, W, C. */
   public Shape image() {
     return Shape.of(real.shape().dim(1), real.shape().dim(2), real.shape().dim(3));

@@ -11,7 +11,7 @@ import bireal.tensor.Tensor;
  * is the output of a binary convolution. Splits into statistics, application (fused with what
  * follows by the caller) and backward.
  */
-final class BatchNorm2d {
+final class BatchNorm2d implements Layer {
   /** PyTorch's defaults, which the published networks use. */
   static final double EPS = 1e-5;
 
@@ -61,6 +61,7 @@ final class BatchNorm2d {
     backwardSums = planner.persist(Shape.of(2, channels), DType.F64);
     coefficients = planner.persist(Shape.of(3, channels), DType.F32);
     planner.needWorkspace(backend.batchNormWorkspaceBytes(channels));
+    planner.own(this);
   }
 
   /** The published counter of training steps: a 0-dimensional int64. */
@@ -124,7 +125,22 @@ final class BatchNorm2d {
 
   /** dz (gradient of alpha v) from dy; dz may be dy. Also the gradients of gamma and beta. */
   void backward(int n, Tensor dz, Tensor dy, Tensor v, Tensor alphaOrNull, GradMode mode) {
+    backwardSums(n, dy, v);
+    backwardFromSums(n, dz, dy, v, alphaOrNull, mode);
+  }
+
+  /** Fills {@link #backwardSums()}. */
+  void backwardSums(int n, Tensor dy, Tensor v) {
     backend.batchNormBwdSums(n, backwardSums, dy, v, planner.workspace());
+  }
+
+  /** Sums over dy and dy v, which an op in front may make on its way. */
+  Tensor backwardSums() {
+    return backwardSums;
+  }
+
+  /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
+  void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, Tensor alphaOrNull, GradMode mode) {
     backend.batchNormBwdCoefficients(
         coefficients,
         gamma.gradient(),
@@ -138,7 +154,8 @@ final class BatchNorm2d {
     backend.batchNormBwdApply(n, dz, dy, v, coefficients);
   }
 
-  void commitStatistics(int microBatchCount) {
+  @Override
+  public void commitStatistics(int microBatchCount) {
     backend.batchNormCommit(
         runningMean.value(),
         runningVar.value(),

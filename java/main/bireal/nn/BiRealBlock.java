@@ -1,142 +1,158 @@
 package bireal.nn;
 
+import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
-import bireal.tensor.DType;
+import bireal.backend.RPRelu;
+import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
 /**
- * One binary 3x3 convolution under its own shortcut: y = BN(conv(sign x, sign W)) + shortcut(x)
- * (Liu et al. 2018, fig. 2; networks.md 1A.1). BN, addition and the next block's sign are one pass.
+ * One 3x3 convolution under its own shortcut: y = BN(conv(f(x), W)) + shortcut(x). Bi-Real Net: f
+ * is the sign, W binary (Liu et al. 2018, fig. 2; networks.md 1A.1). Its real-valued twin: f and W
+ * real. ReActNet: f is the sign of x + threshold, and RPReLU follows the sum (Liu et al. 2020;
+ * networks.md 2.1). BN, addition, RPReLU and the next block's sign are one pass.
  */
 final class BiRealBlock implements Block {
   private final NetworkConfig config;
   private final String name;
   private final int K;
   private final int stride;
+  private final Sign sign;
+  private Planner planner;
   private Backend backend;
   private Activation in;
   private Activation out;
   private Sign next;
-  private BinaryConv2d conv;
-  private BatchNorm2d norm;
-  private Downsample downsample;
-  private Tensor v;
-  private Tensor dz;
-  private Tensor db;
+  private ConvUnit unit;
+  private Shortcut shortcut;
+  private Parameter bias1;
+  private Parameter slope;
+  private Parameter bias2;
+  private RPRelu rprelu;
+  private RPRelu rpreluGradients;
 
-  /** {@code name} is the published prefix, e.g. {@code layer1.0}; K channels out. */
-  BiRealBlock(NetworkConfig config, String name, int K, int stride) {
+  /** {@code name} is the published prefix, e.g. {@code layer1.0}; C channels in, K out. */
+  BiRealBlock(NetworkConfig config, String name, int C, int K, int stride) {
     this.config = config;
     this.name = name;
     this.K = K;
     this.stride = stride;
+    sign =
+        config.nonlinearity() != NetworkConfig.Nonlinearity.SIGN
+            ? null
+            : react() ? new Sign(channelBias("move0", C)) : Sign.PLAIN;
+  }
+
+  private boolean react() {
+    return config.network() == NetworkConfig.Family.REACTNET;
+  }
+
+  private Parameter channelBias(String module, int channels) {
+    return perChannel(module + ".bias", new long[] {1, channels, 1, 1}, channels, 0);
+  }
+
+  private Parameter perChannel(String key, long[] published, int channels, double initial) {
+    return new Parameter(
+        name + "." + key,
+        published,
+        Shape.of(channels),
+        State.Order.AS_PUBLISHED,
+        initial,
+        initial);
   }
 
   @Override
   public Sign consumes() {
-    return Sign.PLAIN;
+    return sign;
   }
 
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
+    this.planner = planner;
     backend = planner.backend();
     in = input;
     next = nextSign;
-    int n = planner.maxImages();
     Conv2dSpec spec = Conv2dSpec.square(in.image(), K, 3, stride, 1);
-    conv =
-        new BinaryConv2d(
-            planner, name + ".binary_conv.weights", spec, config.weightGradient(), config.init());
-    norm = new BatchNorm2d(planner, name + ".bn1", K, DType.I64);
-    v = planner.keep(spec.output(n), conv.valueType());
-    dz = planner.outputGradient(spec.output(n));
-    db = planner.inputGradient(spec.input(n));
-    planner.layer(
-        new Planner.LayerRow(
-            name,
-            "binary conv 3x3" + (stride > 1 ? "/" + stride : "") + ", bn, shortcut",
-            spec.output(1),
-            conv.parameterCount() + norm.parameterCount(),
-            spec.macs(),
-            0,
-            conv.kernelName()));
-    boolean reshapes = stride > 1 || K != in.channels();
-    downsample = reshapes ? new Downsample(planner, name + ".downsample", in, K, stride) : null;
-    int slot = reshapes ? 1 - in.slot() : in.slot();
-    out =
-        new Activation(
-            planner.keep(spec.output(n), DType.F32),
-            next == null ? null : planner.keep(spec.output(n), DType.BITS),
-            planner.gradient(spec.output(n), slot),
-            slot);
+    String normName = name + ".bn1";
+    long more = 0;
+    if (sign == null) {
+      ActivationKind kind =
+          switch (config.nonlinearity()) {
+            case RELU -> ActivationKind.RELU;
+            case LEAKY_CLIP -> ActivationKind.LEAKY_CLIP;
+            case CLIP -> ActivationKind.CLIP;
+            case SIGN, AUTO -> throw new IllegalStateException("no real nonlinearity");
+          };
+      unit =
+          ConvUnit.real(planner, config, name + ".binary_conv.weights", normName, in, spec, kind);
+    } else if (react()) {
+      planner.parameter(sign.threshold());
+      unit =
+          ConvUnit.behindSign(
+              planner, config, name + ".binary_conv.weight", normName, in, spec, sign);
+      bias1 = planner.parameter(channelBias("move1", K));
+      slope = planner.parameter(perChannel("prelu.weight", new long[] {K}, K, 0.25));
+      bias2 = planner.parameter(channelBias("move2", K));
+      more = in.channels() + 3L * K;
+    } else {
+      unit =
+          ConvUnit.behindSign(
+              planner, config, name + ".binary_conv.weights", normName, in, spec, sign);
+    }
+    unit.row(name, ", shortcut" + (react() ? ", rprelu" : ""), more);
+    shortcut = new Shortcut(planner, config, name, in, K, stride, true);
+    out = Activation.keep(planner, spec.output(planner.maxImages()), next, shortcut.gradientSlot());
     return out;
+  }
+
+  /** Null without one. Made once: the parameters have their memory only after planning. */
+  private RPRelu rprelu() {
+    if (react() && rprelu == null) {
+      rprelu = new RPRelu(bias1.value(), slope.value(), bias2.value());
+      rpreluGradients = new RPRelu(bias1.gradient(), slope.gradient(), bias2.gradient());
+    }
+    return rprelu;
   }
 
   @Override
   public void forward(int n, Pass pass) {
-    conv.forward(n, v, pass == Pass.TRAIN ? norm.sums() : null, in.bits());
-    norm.prepare(n, v, conv.alpha(), pass);
-    if (downsample != null) {
-      downsample.forward(n, in.real(), pass);
-    }
-    Tensor threshold = next == null || next.threshold() == null ? null : next.threshold().value();
+    unit.forward(n, pass);
+    shortcut.forward(n, pass);
     backend.batchNormApply(
         n,
         out.real(),
         out.bits(),
-        v,
-        norm.affine(),
-        downsample == null ? in.real() : downsample.value(),
-        downsample == null ? null : downsample.affine(),
-        threshold);
+        unit.v(),
+        unit.affine(),
+        shortcut.value(),
+        shortcut.affine(),
+        rprelu(),
+        Sign.thresholdOf(next));
   }
 
   @Override
   public void backward(int n, GradMode mode) {
-    norm.backward(n, dz, out.gradient(), v, conv.alpha(), mode);
-    conv.backwardWeight(n, in.bits(), dz, mode);
-    conv.backwardInput(n, db, dz);
-    // The shortcut's gradient: the output's own (same slot, replaced in place), or what the
-    // downsample makes of it.
-    if (downsample != null) {
-      downsample.backward(n, in.gradient(), out.gradient(), mode);
+    Tensor dy = out.gradient();
+    if (react()) {
+      backend.batchNormRPReluBwd(
+          n,
+          dy,
+          unit.norm().backwardSums(),
+          rpreluGradients,
+          dy,
+          unit.v(),
+          unit.affine(),
+          shortcut.value(),
+          shortcut.affine(),
+          rprelu(),
+          mode,
+          planner.workspace());
+    } else {
+      unit.norm().backwardSums(n, dy, unit.v());
     }
-    backend.approxSignBwd(
-        n, in.gradient(), db, in.real(), null, in.gradient(), config.activationGradient());
-  }
-
-  @Override
-  public void refresh() {
-    conv.refresh();
-  }
-
-  @Override
-  public long gradientFallbacks() {
-    return conv.fallbacks();
-  }
-
-  @Override
-  public void applyWeightGradientRule() {
-    conv.applyWeightGradientRule();
-  }
-
-  @Override
-  public void commitStatistics(int microBatchCount) {
-    norm.commitStatistics(microBatchCount);
-    if (downsample != null) {
-      downsample.commitStatistics(microBatchCount);
-    }
-  }
-
-  @Override
-  public void close() {
-    if (conv != null) {
-      conv.close();
-    }
-    if (downsample != null) {
-      downsample.close();
-    }
+    shortcut.backward(n, dy, mode);
+    unit.backwardFromSums(n, in.gradient(), dy, in.gradient(), mode);
   }
 }

@@ -14,7 +14,7 @@ import bireal.tensor.Tensor;
  * (native/ops/weight_binarize), and the integer convolution of bits (native/ops/binary_conv). The
  * scale is applied by the batch normalisation behind it.
  */
-final class BinaryConv2d implements AutoCloseable {
+final class BinaryConv2d implements Layer {
   /** So that the exact sum behind the scale fits 64 bits (native/ops/weight_binarize). */
   private static final long MAX_FILTER_WEIGHTS = (1 << 14) - 1;
 
@@ -25,17 +25,17 @@ final class BinaryConv2d implements AutoCloseable {
   private final Parameter weight;
   private final Tensor bits;
   private final Tensor alpha;
+  private final Tensor scaleOnly;
   private final Tensor prepared;
 
   /**
-   * {@code name} is the published one: flat {@code (n, 1)} dims where it ends in "weights", else
-   * OIHW.
+   * {@code name} is the published one, from which the published shape follows ({@link
+   * Conv2d#publishedDims}).
    */
-  BinaryConv2d(
-      Planner planner, String name, Conv2dSpec spec, WeightGradient rule, NetworkConfig.Init init) {
+  BinaryConv2d(Planner planner, String name, Conv2dSpec spec, NetworkConfig config) {
     this.planner = planner;
     this.backend = planner.backend();
-    this.rule = rule;
+    this.rule = config.weightGradient();
     Shape shape = spec.weights();
     if (shape.innerCount() > MAX_FILTER_WEIGHTS) {
       throw new IllegalArgumentException(
@@ -47,20 +47,19 @@ final class BinaryConv2d implements AutoCloseable {
               + "; choose a smaller model.width");
     }
     this.plan = backend.planBinaryConv(spec, planner.maxImages(), planner.gradientOrNull());
-    long[] dims =
-        name.endsWith("weights")
-            ? new long[] {shape.count(), 1}
-            : new long[] {spec.K(), spec.C(), spec.R(), spec.S()};
+    long[] dims = Conv2d.publishedDims(name, spec);
     double bound = Math.sqrt(3.0 / shape.innerCount());
     weight =
         planner.parameter(
-            init == NetworkConfig.Init.PUBLISHED
-                ? new Parameter(name, dims, shape, State.Order.KRSC, 0, 0.001)
-                : new Parameter(name, dims, shape, State.Order.KRSC, -bound, bound));
+            config.init() == NetworkConfig.Init.PUBLISHED
+                ? Parameter.binary(name, dims, shape, 0, 0.001)
+                : Parameter.binary(name, dims, shape, -bound, bound));
     bits = planner.persist(shape, DType.BITS);
-    alpha = planner.persist(Shape.of(spec.K()), DType.F32);
+    scaleOnly = planner.persist(Shape.of(2, spec.K()), DType.F32);
+    alpha = new Tensor(scaleOnly.buffer(), scaleOnly.offsetBytes(), Shape.of(spec.K()), DType.F32);
     prepared = planner.persist(Shape.of(plan.preparedBytes()), DType.U8);
     planner.needWorkspace(plan.workspaceBytes());
+    planner.own(this);
   }
 
   Conv2dSpec spec() {
@@ -80,8 +79,13 @@ final class BinaryConv2d implements AutoCloseable {
     return alpha;
   }
 
-  /** As {@link Plan.BinaryConv#fallbacks}. */
-  long fallbacks() {
+  /** Scale and shift [2,K] that apply alpha alone: alpha and 0. */
+  Tensor scaleOnly() {
+    return scaleOnly;
+  }
+
+  @Override
+  public long fallbacks() {
     return plan.fallbacks();
   }
 
@@ -90,7 +94,8 @@ final class BinaryConv2d implements AutoCloseable {
   }
 
   /** Bits, scales and the kernel's own layout follow the masters. */
-  void refresh() {
+  @Override
+  public void refresh() {
     backend.weightBinarizeFwd(bits, alpha, weight.value());
     backend.binaryConvPrepare(plan, prepared, bits);
   }
@@ -108,7 +113,8 @@ final class BinaryConv2d implements AutoCloseable {
     backend.binaryConvBwdInput(plan, n, db, dz, alpha, bits, planner.workspace());
   }
 
-  void applyWeightGradientRule() {
+  @Override
+  public void applyWeightGradientRule() {
     backend.weightGradient(weight.gradient(), weight.value(), alpha, rule);
   }
 

@@ -5,9 +5,9 @@ import bireal.backend.GradMode;
 /**
  * A piece of a network between two activations. Built, then planned once with its input and the
  * sign that its successor consumes, then run many times; backward needs the forward pass of the
- * same images before it.
+ * same images before it. Its layers belong to the planner.
  */
-interface Block extends AutoCloseable {
+interface Block {
   /** The sign this block needs its input packed with; null for none. */
   Sign consumes();
 
@@ -21,21 +21,4 @@ interface Block extends AutoCloseable {
 
   /** From the gradient of the output to that of the input and of the parameters. */
   void backward(int n, GradMode mode);
-
-  /** Weights have changed: renews what is derived from them. */
-  void refresh();
-
-  /** Turns dL/dWb of binary weights into the gradient of their masters. */
-  void applyWeightGradientRule();
-
-  /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of the block's binary convolutions. */
-  default long gradientFallbacks() {
-    return 0;
-  }
-
-  /** Publishes the step's batch statistics to the running ones, unless the step was not finite. */
-  void commitStatistics(int microBatchCount);
-
-  @Override
-  void close();
 }

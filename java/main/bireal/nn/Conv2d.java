@@ -4,31 +4,45 @@ import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
 import bireal.backend.Plan;
+import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
 /** Real convolution without bias (native/ops/conv2d). */
-final class Conv2d implements AutoCloseable {
+final class Conv2d implements Layer {
   private final Planner planner;
   private final Backend backend;
   private final Plan.Conv2d plan;
   private final Parameter weight;
 
-  /** Initialised as PyTorch does: uniform in +-1/sqrt(fan_in). */
-  Conv2d(Planner planner, String name, Conv2dSpec spec) {
+  /** Initialised within {@link #initialBound}. */
+  Conv2d(Planner planner, String name, Conv2dSpec spec, NetworkConfig config) {
     this.planner = planner;
     this.backend = planner.backend();
     this.plan = backend.planConv2d(spec, planner.maxImages());
-    double bound = 1 / Math.sqrt((double) spec.weights().innerCount());
+    double bound = initialBound(spec.weights(), config);
     weight =
         planner.parameter(
             new Parameter(
-                name,
-                new long[] {spec.K(), spec.C(), spec.R(), spec.S()},
-                spec.weights(),
-                State.Order.KRSC,
-                -bound,
-                bound));
+                name, publishedDims(name, spec), spec.weights(), State.Order.KRSC, -bound, bound));
     planner.needWorkspace(plan.workspaceBytes());
+    planner.own(this);
+  }
+
+  /**
+   * Weights [K,R,S,C] start uniform within it: 1/sqrt(fan_in), as PyTorch does by default, or for a
+   * ResNet sqrt(6/fan_out), which has the deviation of torchvision's normal distribution.
+   */
+  static double initialBound(Shape weights, NetworkConfig config) {
+    return config.network() == NetworkConfig.Family.RESNET
+        ? Math.sqrt(6.0 / (weights.dim(0) * weights.dim(1) * weights.dim(2)))
+        : 1 / Math.sqrt((double) weights.innerCount());
+  }
+
+  /** OIHW, or flat, (n, 1), where the published name ends in "weights". */
+  static long[] publishedDims(String name, Conv2dSpec spec) {
+    return name.endsWith(".weights")
+        ? new long[] {spec.weights().count(), 1}
+        : new long[] {spec.K(), spec.C(), spec.R(), spec.S()};
   }
 
   Conv2dSpec spec() {

@@ -7,12 +7,14 @@ import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 
 /**
- * The shortcut where a block changes shape: 2x2 average pooling, real 1x1 convolution, batch
- * normalisation (networks.md 1A.1). The normalisation is applied by the block's fused pass.
+ * The shortcut where a block changes shape: a real 1x1 convolution and batch normalisation, which
+ * the block's fused pass applies. {@code pooled} says what strides: 2x2 average pooling before the
+ * convolution (Bi-Real Net, networks.md 1A.1), or the convolution itself (ResNet's type B).
  */
-final class Downsample implements AutoCloseable {
+final class Downsample {
   private final Backend backend;
-  private final Conv2dSpec pool;
+  private final Activation in;
+  private final Conv2dSpec pool; // or null
   private final Conv2d conv;
   private final BatchNorm2d norm;
   private final Tensor pooled;
@@ -21,13 +23,58 @@ final class Downsample implements AutoCloseable {
   private final Tensor pooledGradient;
 
   /** {@code name} is the published prefix, e.g. {@code layer2.0.downsample}. */
-  Downsample(Planner planner, String name, Activation input, int K, int stride) {
+  Downsample(
+      Planner planner,
+      NetworkConfig config,
+      String name,
+      Activation in,
+      int K,
+      int stride,
+      boolean poolFirst) {
     backend = planner.backend();
-    int H = (int) input.image().dim(0);
-    int W = (int) input.image().dim(1);
+    this.in = in;
+    int n = planner.maxImages();
+    int H = (int) in.image().dim(0);
+    int W = (int) in.image().dim(1);
+    int C = in.channels();
+    Conv2dSpec spec;
+    if (poolFirst && stride > 1) {
+      requireEven(name, H, W, stride);
+      pool = new Conv2dSpec(H, W, C, C, stride, stride, stride, 0);
+      pooled = planner.keep(pool.output(n), DType.F32);
+      pooledGradient = planner.pooledGradient(pool.output(n));
+      spec = new Conv2dSpec(pool.P(), pool.Q(), C, K, 1, 1, 1, 0);
+    } else {
+      pool = null;
+      pooled = null;
+      pooledGradient = null;
+      spec = new Conv2dSpec(H, W, C, K, 1, 1, stride, 0);
+    }
+    // The published modules count the pooling, as torchvision's do not.
+    conv = new Conv2d(planner, name + (poolFirst ? ".1.weight" : ".0.weight"), spec, config);
+    norm = new BatchNorm2d(planner, name + (poolFirst ? ".2" : ".1"), K, DType.F64);
+    value = planner.keep(spec.output(n), DType.F32);
+    valueGradient = planner.outputGradient(spec.output(n));
+    planner.layer(
+        new Planner.LayerRow(
+            name,
+            (pool == null ? "" : "avg-pool, ")
+                + "conv 1x1"
+                + (pool == null && stride > 1 ? "/" + stride : "")
+                + ", bn",
+            spec.output(1),
+            conv.parameterCount() + norm.parameterCount(),
+            0,
+            spec.macs(),
+            conv.kernelName()));
+  }
+
+  /**
+   * Where the convolution rounds up and the pooling down, their sum would not fit
+   * (docs/decisions.md, row 11).
+   */
+  private static void requireEven(String name, int H, int W, int stride) {
     if (H % stride != 0 || W % stride != 0) {
-      // The convolution rounds up, the pooling down: the sum would not fit (docs/decisions.md, row
-      // 11).
       throw new IllegalArgumentException(
           name
               + ": a stride-"
@@ -38,24 +85,6 @@ final class Downsample implements AutoCloseable {
               + W
               + "; choose data.image_size so that every stage halves evenly (a multiple of 8 for the cifar stem, of 32 for the imagenet stem)");
     }
-    pool = new Conv2dSpec(H, W, input.channels(), input.channels(), stride, stride, stride, 0);
-    int n = planner.maxImages();
-    pooled = planner.keep(pool.output(n), DType.F32);
-    Conv2dSpec spec = new Conv2dSpec(pool.P(), pool.Q(), input.channels(), K, 1, 1, 1, 0);
-    conv = new Conv2d(planner, name + ".1.weight", spec);
-    norm = new BatchNorm2d(planner, name + ".2", K, DType.F64);
-    value = planner.keep(spec.output(n), DType.F32);
-    valueGradient = planner.outputGradient(spec.output(n));
-    pooledGradient = planner.pooledGradient(pool.output(n));
-    planner.layer(
-        new Planner.LayerRow(
-            name,
-            "avg-pool, conv 1x1, bn",
-            spec.output(1),
-            conv.parameterCount() + norm.parameterCount(),
-            0,
-            spec.macs(),
-            conv.kernelName()));
   }
 
   /** The convolution's output, before its normalisation. */
@@ -67,26 +96,25 @@ final class Downsample implements AutoCloseable {
     return norm.affine();
   }
 
-  void forward(int n, Tensor x, Pass pass) {
-    backend.avgPoolFwd(pool, n, pooled, x);
-    conv.forward(n, value, pooled);
+  void forward(int n, Pass pass) {
+    Tensor x = in.real();
+    if (pool != null) {
+      backend.avgPoolFwd(pool, n, pooled, x);
+      x = pooled;
+    }
+    conv.forward(n, value, x);
     norm.prepareReal(n, value, pass);
   }
 
-  /** dx = the shortcut's part of the input gradient. */
-  void backward(int n, Tensor dx, Tensor dy, GradMode mode) {
+  /** Writes the shortcut's part of the input's gradient; {@code dy} is that of the block's sum. */
+  void backward(int n, Tensor dy, GradMode mode) {
     norm.backward(n, valueGradient, dy, value, null, mode);
-    conv.backwardWeight(n, pooled, valueGradient, mode);
-    conv.backwardInput(n, pooledGradient, valueGradient);
-    backend.avgPoolBwd(pool, n, dx, pooledGradient);
-  }
-
-  void commitStatistics(int microBatchCount) {
-    norm.commitStatistics(microBatchCount);
-  }
-
-  @Override
-  public void close() {
-    conv.close();
+    conv.backwardWeight(n, pool == null ? in.real() : pooled, valueGradient, mode);
+    if (pool == null) {
+      conv.backwardInput(n, in.gradient(), valueGradient);
+    } else {
+      conv.backwardInput(n, pooledGradient, valueGradient);
+      backend.avgPoolBwd(pool, n, in.gradient(), pooledGradient);
+    }
   }
 }

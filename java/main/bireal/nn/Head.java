@@ -9,7 +9,7 @@ import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
 /** Last layers, real: global average pooling and a fully connected layer with bias. */
-final class Head implements AutoCloseable {
+final class Head implements Layer {
   private final Planner planner;
   private final Backend backend;
   private final Activation in;
@@ -55,6 +55,7 @@ final class Head implements AutoCloseable {
     pooledGradient = planner.pooledGradient(Shape.of(n, 1, 1, C));
     logits = planner.keep(Shape.of(n, classes), DType.F32);
     logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), DType.F32) : null;
+    planner.own(this);
     planner.needWorkspace(plan.workspaceBytes());
     planner.needWorkspace(backend.softmaxXentWorkspaceBytes(n));
     planner.layer(new Planner.LayerRow("avgpool", "global average", Shape.of(1, C), 0, 0, 0, ""));

@@ -18,10 +18,6 @@ import java.util.Map;
  * whoever built it. One thread at a time.
  */
 public final class Network implements AutoCloseable {
-  /** Blocks of each stage, a block being one binary convolution (networks.md 1A.1). */
-  private static final Map<Integer, int[]> STAGES =
-      Map.of(18, new int[] {4, 4, 4, 4}, 34, new int[] {6, 8, 12, 6});
-
   private final Planner planner;
   private final Backend backend;
   private final Tensor input;
@@ -30,7 +26,6 @@ public final class Network implements AutoCloseable {
   private final Map<String, Tensor> landmarks = new LinkedHashMap<>();
   private final Head head;
   private Tensor lastStage;
-  private int plannedBlocks;
   private boolean forwardDone;
 
   /**
@@ -46,26 +41,14 @@ public final class Network implements AutoCloseable {
     labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
     try {
-      List<String> ends = new ArrayList<>();
-      blocks.add(new Stem(config.stem(), config.width()));
-      ends.add("stem");
-      int[] counts = STAGES.get(config.depth());
-      for (int stage = 0; stage < counts.length; stage++) {
-        for (int i = 0; i < counts[stage]; i++) {
-          int stride = stage > 0 && i == 0 ? 2 : 1;
-          blocks.add(
-              new BiRealBlock(
-                  config, "layer" + (stage + 1) + "." + i, config.width() << stage, stride));
-          ends.add(i == counts[stage] - 1 ? "layer" + (stage + 1) : "");
-        }
-      }
+      List<NetworkBlocks.Placed> placed = NetworkBlocks.of(config);
+      placed.forEach(p -> blocks.add(p.block()));
       Activation activation = new Activation(input, null, null, 0);
       for (int i = 0; i < blocks.size(); i++) {
         Sign next = i + 1 < blocks.size() ? blocks.get(i + 1).consumes() : null;
-        plannedBlocks = i + 1;
         activation = blocks.get(i).plan(planner, activation, next);
-        if (!ends.get(i).isEmpty()) {
-          landmarks.put(ends.get(i), activation.real());
+        if (placed.get(i).landmark() != null) {
+          landmarks.put(placed.get(i).landmark(), activation.real());
         }
       }
       lastStage = activation.real();
@@ -105,7 +88,10 @@ public final class Network implements AutoCloseable {
     return head.logitsGradient();
   }
 
-  /** Outputs of the stem, of each stage, and the logits, by name. */
+  /**
+   * Outputs of the stem, of each stage (of a network without named stages: of each block), and the
+   * logits, by name.
+   */
   public Map<String, Tensor> landmarks() {
     return landmarks;
   }
@@ -140,8 +126,8 @@ public final class Network implements AutoCloseable {
 
   /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
   public void applyWeightGradientRules() {
-    for (Block block : blocks) {
-      block.applyWeightGradientRule();
+    for (Layer layer : planner.owned()) {
+      layer.applyWeightGradientRule();
     }
   }
 
@@ -150,24 +136,24 @@ public final class Network implements AutoCloseable {
    * micro-batches.
    */
   public void commitStatistics(int microBatchCount) {
-    for (Block block : blocks) {
-      block.commitStatistics(microBatchCount);
+    for (Layer layer : planner.owned()) {
+      layer.commitStatistics(microBatchCount);
     }
   }
 
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
   public long gradientFallbacks() {
     long total = 0;
-    for (Block block : blocks) {
-      total += block.gradientFallbacks();
+    for (Layer layer : planner.owned()) {
+      total += layer.fallbacks();
     }
     return total;
   }
 
   /** Once after every change of the parameters. */
   public void refresh() {
-    for (Block block : blocks) {
-      block.refresh();
+    for (Layer layer : planner.owned()) {
+      layer.refresh();
     }
   }
 
@@ -231,12 +217,6 @@ public final class Network implements AutoCloseable {
   /** Frees plans and memory. */
   @Override
   public void close() {
-    for (Block block : blocks.subList(0, plannedBlocks)) {
-      block.close();
-    }
-    if (head != null) {
-      head.close();
-    }
     planner.close();
   }
 }

@@ -10,6 +10,7 @@ import bireal.tensor.Tensor;
 public final class Parameter extends State {
   private final double initLow;
   private final double initHigh;
+  private final boolean binary;
   private Tensor gradient;
 
   /**
@@ -23,9 +24,32 @@ public final class Parameter extends State {
       Order order,
       double initLow,
       double initHigh) {
+    this(name, publishedDims, shape, order, initLow, initHigh, false);
+  }
+
+  private Parameter(
+      String name,
+      long[] publishedDims,
+      Shape shape,
+      Order order,
+      double initLow,
+      double initHigh,
+      boolean binary) {
     super(name, publishedDims, shape, order);
     this.initLow = initLow;
     this.initHigh = initHigh;
+    this.binary = binary;
+  }
+
+  /** Masters of binary weights, [K,R,S,C] in memory. */
+  static Parameter binary(
+      String name, long[] publishedDims, Shape shape, double initLow, double initHigh) {
+    return new Parameter(name, publishedDims, shape, Order.KRSC, initLow, initHigh, true);
+  }
+
+  /** Whether the network uses alpha times the signs of these weights. */
+  public boolean binary() {
+    return binary;
   }
 
   public double initLow() {

@@ -37,7 +37,10 @@ public final class Planner implements AutoCloseable {
   private final Gradient gradientOrNull;
   private final Arena kept = new Arena("activations");
   private final Arena[] gradientSlots = {
-    new Arena("gradients of activations (a)"), new Arena("gradients of activations (b)")
+    new Arena("gradients of activations (a)"),
+    new Arena("gradients of activations (b)"),
+    new Arena("gradients of the narrow stream (a)"),
+    new Arena("gradients of the narrow stream (b)")
   };
   private final Arena dz = new Arena("gradients of convolution outputs");
   private final Arena db = new Arena("gradients of convolution inputs");
@@ -50,6 +53,7 @@ public final class Planner implements AutoCloseable {
   private final List<State> states = new ArrayList<>();
   private final List<LayerRow> layers = new ArrayList<>();
   private final List<Arena> extra = new ArrayList<>();
+  private final List<Layer> owned = new ArrayList<>();
   private final StepState step;
   private long workspaceBytes = 64;
   private Tensor workspaceTensor;
@@ -106,8 +110,8 @@ public final class Planner implements AutoCloseable {
   }
 
   /**
-   * Gradient of an activation; slots 0 and 1 take turns where the shape changes. Null when not
-   * training.
+   * Gradient of an activation; slots 0 and 1 take turns where the shape changes, 2 and 3 are those
+   * of a second stream. Null when not training.
    */
   Tensor gradient(Shape shape, int slot) {
     return training() ? gradientSlots[slot].overlay(shape, DType.F32) : null;
@@ -164,6 +168,15 @@ public final class Planner implements AutoCloseable {
     state.bind(persist(state.shape(), memoryType));
     states.add(state);
     return state;
+  }
+
+  /** From here on the planner closes it, and {@link #owned} lists it. */
+  void own(Layer layer) {
+    owned.add(layer);
+  }
+
+  List<Layer> owned() {
+    return owned;
   }
 
   void layer(LayerRow row) {
@@ -258,19 +271,9 @@ public final class Planner implements AutoCloseable {
   }
 
   private List<Arena> arenas() {
-    List<Arena> arenas =
-        new ArrayList<>(
-            List.of(
-                kept,
-                gradientSlots[0],
-                gradientSlots[1],
-                dz,
-                db,
-                small,
-                workspace,
-                persistent,
-                parameterArena,
-                gradientArena));
+    List<Arena> arenas = new ArrayList<>(List.of(kept));
+    arenas.addAll(List.of(gradientSlots));
+    arenas.addAll(List.of(dz, db, small, workspace, persistent, parameterArena, gradientArena));
     arenas.addAll(extra);
     return arenas;
   }
@@ -291,8 +294,10 @@ public final class Planner implements AutoCloseable {
     }
   }
 
+  /** Layers, then memory. */
   @Override
   public void close() {
+    owned.forEach(Layer::close);
     arenas().forEach(Arena::close);
   }
 }

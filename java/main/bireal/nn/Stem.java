@@ -1,5 +1,6 @@
 package bireal.nn;
 
+import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
@@ -9,12 +10,13 @@ import bireal.tensor.Tensor;
 
 /**
  * First layers, real: IMAGENET is a 7x7/2 convolution, BN and 3x3/2 max-pool (networks.md 1A.1),
- * CIFAR a 3x3 convolution and BN. No activation behind the normalisation. The image needs no
- * gradient.
+ * CIFAR a 3x3 convolution and BN. Bi-Real Net and its kin have no activation behind the
+ * normalisation, ResNet and XNOR-Net a ReLU. The image needs no gradient.
  */
 final class Stem implements Block {
-  private final int width;
+  private final NetworkConfig config;
   private final boolean imagenet;
+  private final boolean relu;
   private Backend backend;
   private Activation in;
   private Activation out;
@@ -27,9 +29,12 @@ final class Stem implements Block {
   private Tensor index;
   private Tensor dv;
 
-  Stem(NetworkConfig.Stem kind, int width) {
-    this.width = width;
-    this.imagenet = kind == NetworkConfig.Stem.IMAGENET;
+  Stem(NetworkConfig config) {
+    this.config = config;
+    imagenet = config.stem() == NetworkConfig.Stem.IMAGENET;
+    relu =
+        config.network() == NetworkConfig.Family.RESNET
+            || config.network() == NetworkConfig.Family.XNORNET;
   }
 
   @Override
@@ -43,11 +48,12 @@ final class Stem implements Block {
     in = input;
     next = nextSign;
     int n = planner.maxImages();
+    int width = config.width();
     Conv2dSpec spec =
         imagenet
             ? Conv2dSpec.square(in.image(), width, 7, 2, 3)
             : Conv2dSpec.square(in.image(), width, 3, 1, 1);
-    conv = new Conv2d(planner, "conv1.weight", spec);
+    conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", width, DType.F64);
     v = planner.keep(spec.output(n), DType.F32);
     dv = planner.outputGradient(spec.output(n));
@@ -55,7 +61,7 @@ final class Stem implements Block {
     planner.layer(
         new Planner.LayerRow(
             "conv1",
-            imagenet ? "conv 7x7/2, bn" : "conv 3x3, bn",
+            (imagenet ? "conv 7x7/2, bn" : "conv 3x3, bn") + (relu && !imagenet ? ", relu" : ""),
             spec.output(1),
             conv.parameterCount() + norm.parameterCount(),
             0,
@@ -66,7 +72,9 @@ final class Stem implements Block {
       outShape = pool.output(n);
       normalised = planner.forwardScratch(spec.output(n));
       index = planner.keep(outShape, DType.U8);
-      planner.layer(new Planner.LayerRow("maxpool", "max-pool 3x3/2", pool.output(1), 0, 0, 0, ""));
+      planner.layer(
+          new Planner.LayerRow(
+              "maxpool", "max-pool 3x3/2" + (relu ? ", relu" : ""), pool.output(1), 0, 0, 0, ""));
     }
     out =
         new Activation(
@@ -81,44 +89,33 @@ final class Stem implements Block {
   public void forward(int n, Pass pass) {
     conv.forward(n, v, in.real());
     norm.prepareReal(n, v, pass);
-    Tensor threshold = next == null || next.threshold() == null ? null : next.threshold().value();
     if (imagenet) {
-      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null);
+      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null, null);
       backend.maxPoolFwd(pool, n, out.real(), index, normalised);
       if (next != null) {
-        backend.signPackFwd(n, out.bits(), out.real(), threshold);
+        backend.signPackFwd(n, out.bits(), out.real(), Sign.thresholdOf(next));
       }
     } else {
-      backend.batchNormApply(n, out.real(), out.bits(), v, norm.affine(), null, null, threshold);
+      backend.batchNormApply(
+          n, out.real(), out.bits(), v, norm.affine(), null, null, null, Sign.thresholdOf(next));
+    }
+    if (relu) { // behind the pooling, where there is a quarter of the values: the maximum is the
+      // same
+      backend.activationFwd(n, out.real(), out.real(), ActivationKind.RELU, 0);
     }
   }
 
   @Override
   public void backward(int n, GradMode mode) {
     Tensor dy = out.gradient();
+    if (relu) {
+      backend.activationBwd(n, dy, dy, out.real(), null, ActivationKind.RELU, 0);
+    }
     if (imagenet) {
       backend.maxPoolBwd(pool, n, dv, dy, index);
       dy = dv;
     }
     norm.backward(n, dv, dy, v, null, mode);
     conv.backwardWeight(n, in.real(), dv, mode);
-  }
-
-  @Override
-  public void refresh() {}
-
-  @Override
-  public void applyWeightGradientRule() {}
-
-  @Override
-  public void commitStatistics(int microBatchCount) {
-    norm.commitStatistics(microBatchCount);
-  }
-
-  @Override
-  public void close() {
-    if (conv != null) {
-      conv.close();
-    }
   }
 }

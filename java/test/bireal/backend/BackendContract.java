@@ -215,10 +215,36 @@ abstract class BackendContract {
               Tensor db = desk.make("db", DType.F32, 2, 3, 1, 33);
               Tensor threshold = desk.make("threshold", DType.F32, 33);
               Tensor shortcut = desk.make("shortcut", DType.F32, 2, 3, 1, 33);
+              Tensor workspace = desk.scratch(b.approxSignWorkspaceBytes(33));
+              Tensor dx = desk.make("out dx", DType.F32, 2, 3, 1, 33);
+              Tensor learned = desk.make("out dthreshold", DType.F32, 33);
               b.approxSignBwd(
-                  2, desk.make("out dx", DType.F32, 2, 3, 1, 33), db, x, threshold, shortcut, kind);
+                  2, dx, null, db, x, threshold, shortcut, kind, GradMode.OVERWRITE, workspace);
+              Tensor dx2 = desk.make("out dx learned", DType.F32, 2, 3, 1, 33);
+              for (GradMode mode : GradMode.values()) {
+                b.approxSignBwd(2, dx2, learned, db, x, threshold, shortcut, kind, mode, workspace);
+              }
+              Tensor plain = desk.make("out dx plain", DType.F32, 2, 3, 1, 33);
               b.approxSignBwd(
-                  1, desk.make("out dx plain", DType.F32, 2, 3, 1, 33), db, x, null, null, kind);
+                  1, plain, null, db, x, null, null, kind, GradMode.OVERWRITE, workspace);
+              assertThrows(
+                  IllegalArgumentException.class,
+                  () ->
+                      b.approxSignBwd(
+                          1,
+                          plain,
+                          learned,
+                          db,
+                          x,
+                          null,
+                          null,
+                          kind,
+                          GradMode.OVERWRITE,
+                          workspace),
+                  "gradient of no threshold");
+              Tensor packed = desk.make("out packed", DType.BITS, 2, 3, 1, 33);
+              b.signPackFwd(2, packed, x, threshold);
+              b.signUnpackFwd(2, desk.make("out unpacked", DType.F32, 2, 3, 1, 33), packed);
             });
       }
     }
@@ -243,8 +269,45 @@ abstract class BackendContract {
           Tensor y = desk.make("out y", DType.F32, 3, 4, 5, C);
           Tensor bits = desk.make("out bits", DType.BITS, 3, 4, 5, C);
           Tensor shortcut = desk.make("shortcut", DType.F32, 3, 4, 5, C);
-          b.batchNormApply(3, y, bits, v, affine, shortcut, affine, beta);
+          b.batchNormApply(3, y, bits, v, affine, shortcut, affine, null, beta);
           Tensor dy = desk.make("dy", DType.F32, 3, 4, 5, C);
+          RPRelu rprelu =
+              new RPRelu(
+                  desk.make("bias1", DType.F32, C),
+                  desk.make("slope", DType.F32, C),
+                  desk.make("bias2", DType.F32, C));
+          b.batchNormApply(
+              3,
+              desk.make("out rprelu", DType.F32, 3, 4, 5, C),
+              desk.make("out rprelu bits", DType.BITS, 3, 4, 5, C),
+              v,
+              affine,
+              shortcut,
+              null,
+              rprelu,
+              beta);
+          Tensor rpreluSums = desk.make("out rprelu sums", DType.F64, 2, C);
+          Tensor drprelu = desk.make("out drprelu", DType.F32, 3, 4, 5, C);
+          RPRelu gradients =
+              new RPRelu(
+                  desk.make("out dbias1", DType.F32, C),
+                  desk.make("out dslope", DType.F32, C),
+                  desk.make("out dbias2", DType.F32, C));
+          for (GradMode mode : GradMode.values()) {
+            b.batchNormRPReluBwd(
+                3,
+                drprelu,
+                rpreluSums,
+                gradients,
+                dy,
+                v,
+                affine,
+                shortcut,
+                null,
+                rprelu,
+                mode,
+                workspace);
+          }
           Tensor backward = desk.make("out backward sums", DType.F64, 2, C);
           Tensor coefficients = desk.make("out coefficients", DType.F32, 3, C);
           Tensor dgamma = desk.make("out dgamma", DType.F32, C);
@@ -331,7 +394,10 @@ abstract class BackendContract {
               desk.make("da", DType.F32, 2, avg.P(), avg.Q(), 33));
           for (ActivationKind kind : ActivationKind.values()) {
             b.activationFwd(2, desk.make("out " + kind, DType.F32, 2, 7, 6, 33), x, kind, 0.1f);
-            b.activationBwd(2, desk.make("out d" + kind, DType.F32, 2, 7, 6, 33), x, x, kind, 0.1f);
+            b.activationBwd(
+                2, desk.make("out d" + kind, DType.F32, 2, 7, 6, 33), x, x, null, kind, 0.1f);
+            b.activationBwd(
+                2, desk.make("out s" + kind, DType.F32, 2, 7, 6, 33), x, x, x, kind, 0.1f);
           }
         });
   }

@@ -286,11 +286,14 @@ class ExitCodeIT {
         0,
         run("verify", GOLDEN.resolve("birealnet18-tail-bits.json").toString(), "--failures"),
         "passed");
+    Path foreign =
+        Files.writeString(
+            folder.resolve("foreign.json"), "{\"spec\": {\"model\": {\"arch\": \"vgg\"}}}");
     assertEnds(
-        1,
-        run("verify", GOLDEN.resolve("xnornet18.json").toString()),
-        "NOT BUILT",
-        "'xnornet' is not built yet");
+        2,
+        run("verify", foreign.toString()),
+        "NOT READ",
+        "spec.model.arch: 'vgg' is not one of [birealnet, xnornet, reactnet, realnet, resnet]");
     Path torn = Files.writeString(folder.resolve("torn.json"), "{");
     assertEnds(2, run("verify", torn.toString()), "torn.json");
     assertEnds(0, run("generate-completion"), "complete");

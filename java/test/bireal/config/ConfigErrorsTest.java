@@ -192,7 +192,31 @@ class ConfigErrorsTest {
             "  micro_batch: 32",
             "  micro_batch: 65",
             ":19:16: train.micro_batch must be in 1..batch (64), got 65"),
-        wrong("  depth: 18", "  depth: 50", ":4:10: model.depth must be 18 or 34, got 50"),
+        wrong(
+            "  depth: 18",
+            "  depth: 101",
+            ":4:10: model.depth must be 18, 34 or 50 for birealnet, got 101"),
+        wrong(
+            "  network: birealnet\n  depth: 18",
+            "  network: xnornet\n  depth: 50",
+            ":4:10: model.depth must be 18 or 34 for xnornet, got 50"),
+        wrong(
+            "  depth: 18",
+            "  depth: 50\n  width: 18",
+            ":5:10: model.width must be a multiple of 4 for depth 50, whose first block has a"
+                + " convolution of a quarter of it, got 18"),
+        wrong(
+            "  stem: cifar",
+            "  stem: cifar\n  weights: real",
+            ":7:12: model.weights must be binary for birealnet, got real"),
+        wrong(
+            "  stem: cifar",
+            "  stem: cifar\n  nonlinearity: relu",
+            ":7:17: model.nonlinearity must be sign for birealnet, got relu"),
+        wrong(
+            "  network: birealnet",
+            "  network: realnet",
+            ":2:1: model.nonlinearity must be relu, leaky_clip or clip for realnet, got auto"),
         wrong("  lr: 1e-3", "  lr: -1e-3", ":14:7: optimizer.lr must be in (0, 1000), got -0.001"),
         wrong("  std: [0.5]", "  std: [0]", ":12:8: data.std must be positive, got 0.0"),
         wrong("  std: [0.5]", "  std: []", ":11:9: data.mean has 1 values but std has 0"),

@@ -5,9 +5,9 @@ import bireal.backend.WeightGradient;
 import java.util.Arrays;
 
 /**
- * One Bi-Real block in float64, NCHW and OIHW, written from the formulas of networks.md 1A.1 to
- * 1A.3 with plain loops: y = BN(conv(sign x, alpha sign W)) + shortcut, and its gradients. Shares
- * no code with the product.
+ * One Bi-Real or ReActNet block in float64, NCHW and OIHW, written from the formulas of networks.md
+ * 1A.1 to 1A.3 and 2.1 with plain loops: y = BN(conv(sign(x + move0), alpha sign W)) + shortcut,
+ * then RPReLU, and its gradients. Shares no code with the product.
  */
 final class BlockOracle {
   private static final double EPS = 1e-5;
@@ -29,6 +29,11 @@ final class BlockOracle {
   double[] downGamma;
   double[] downBeta;
   double[] dy;
+  double[] move0; // the four of ReActNet, or null
+  double[] move1;
+  double[] slope;
+  double[] move2;
+  boolean realWeights;
 
   // Results.
   double[] alpha;
@@ -44,6 +49,10 @@ final class BlockOracle {
   double[] downDbeta;
   double[] downMean;
   double[] downUnbiased;
+  double[] dmove0;
+  double[] dmove1;
+  double[] dslope;
+  double[] dmove2;
 
   BlockOracle(int n, int inChannels, int outChannels, int side, int stride) {
     this.n = n;
@@ -162,10 +171,14 @@ final class BlockOracle {
     for (int i = 0; i < w.length; i++) {
       alpha[i / perFilter] += Math.abs(w[i]) / perFilter;
     }
-    double[] signX = Arrays.stream(x).map(v -> v < 0 ? -1 : 1).toArray();
+    double[] u = x.clone();
+    if (move0 != null) {
+      Arrays.setAll(u, i -> x[i] + move0[i / (side * side) % inChannels]);
+    }
+    double[] signX = Arrays.stream(u).map(v -> v < 0 ? -1 : 1).toArray();
     double[] binary = new double[w.length];
     for (int i = 0; i < w.length; i++) {
-      binary[i] = alpha[i / perFilter] * (w[i] < 0 ? -1 : 1);
+      binary[i] = realWeights ? w[i] : alpha[i / perFilter] * (w[i] < 0 ? -1 : 1);
     }
     double[] z = new double[outCount];
     terms(side, 3, stride, 1, (a, b, o) -> z[o] += signX[a] * binary[b]);
@@ -190,8 +203,24 @@ final class BlockOracle {
       Arrays.setAll(y, i -> y[i] + x[i]);
     }
 
+    double[] dsum = dy.clone();
+    if (move0 != null) {
+      dmove1 = new double[outChannels];
+      dslope = new double[outChannels];
+      dmove2 = new double[outChannels];
+      for (int i = 0; i < y.length; i++) {
+        int k = i / (outSide * outSide) % outChannels;
+        double v = y[i] + move1[k];
+        y[i] = (v > 0 ? v : slope[k] * v) + move2[k];
+        dsum[i] = v > 0 ? dy[i] : slope[k] * dy[i];
+        dmove1[k] += dsum[i];
+        dslope[k] += v > 0 ? 0 : dy[i] * v;
+        dmove2[k] += dy[i];
+      }
+    }
+
     // Backward.
-    double[] dz = norm.backward(dy, gamma);
+    double[] dz = norm.backward(dsum, gamma);
     dgamma = norm.dgamma;
     dbeta = norm.dbeta;
     dw = new double[w.length];
@@ -209,16 +238,18 @@ final class BlockOracle {
       double magnitude = Math.abs(w[i]);
       double scale = alpha[i / perFilter];
       dw[i] *=
-          switch (weightGradient) {
-            case CLIPPED -> magnitude <= 1 ? 1 : 0;
-            case MAGNITUDE_AWARE -> magnitude < 1 ? scale : 0;
-            case STRAIGHT_THROUGH -> 1;
-            case XNOR -> 1.0 / perFilter + (magnitude <= 1 ? scale : 0);
-          };
+          realWeights
+              ? 1
+              : switch (weightGradient) {
+                case CLIPPED -> magnitude <= 1 ? 1 : 0;
+                case MAGNITUDE_AWARE -> magnitude < 1 ? scale : 0;
+                case STRAIGHT_THROUGH -> 1;
+                case XNOR -> 1.0 / perFilter + (magnitude <= 1 ? scale : 0);
+              };
     }
     dx = new double[x.length];
     if (downNorm != null) {
-      double[] ddown = downNorm.backward(dy, downGamma);
+      double[] ddown = downNorm.backward(dsum, downGamma);
       downDgamma = downNorm.dgamma;
       downDbeta = downNorm.dbeta;
       downDw = new double[downW.length];
@@ -234,16 +265,19 @@ final class BlockOracle {
           });
       Arrays.setAll(dx, i -> dpooled[pool(i)] / (stride * stride));
     } else {
-      dx = dy.clone();
+      dx = dsum.clone();
     }
+    dmove0 = new double[inChannels];
     for (int i = 0; i < x.length; i++) {
-      double magnitude = Math.abs(x[i]);
-      dx[i] +=
+      double magnitude = Math.abs(u[i]);
+      double part =
           dsign[i]
               * switch (activationGradient) {
                 case APPROX_SIGN -> magnitude < 1 ? 2 - 2 * magnitude : 0;
                 case CLIPPED_IDENTITY -> magnitude <= 1 ? 1 : 0;
               };
+      dx[i] += part;
+      dmove0[i / (side * side) % inChannels] += part;
     }
   }
 

@@ -44,15 +44,52 @@ class GradientTest {
       int classes,
       WeightGradient weightGradient,
       ActivationGradient activationGradient) {
-    return new NetworkConfig(
+    return config(
         NetworkConfig.Family.BIREALNET,
         18,
+        stem,
+        width,
+        classes,
+        NetworkConfig.Weights.AUTO,
+        NetworkConfig.Nonlinearity.AUTO,
+        weightGradient,
+        activationGradient);
+  }
+
+  private static NetworkConfig config(
+      NetworkConfig.Family family,
+      int depth,
+      NetworkConfig.Stem stem,
+      int width,
+      int classes,
+      NetworkConfig.Weights weights,
+      NetworkConfig.Nonlinearity nonlinearity,
+      WeightGradient weightGradient,
+      ActivationGradient activationGradient) {
+    return new NetworkConfig(
+        family,
+        depth,
         width,
         classes,
         stem,
+        weights,
+        nonlinearity,
         weightGradient,
         activationGradient,
         NetworkConfig.Init.KAIMING);
+  }
+
+  private static NetworkConfig react(NetworkConfig.Weights weights, int width, int classes) {
+    return config(
+        NetworkConfig.Family.REACTNET,
+        18,
+        width == 64 ? NetworkConfig.Stem.IMAGENET : NetworkConfig.Stem.CIFAR,
+        width,
+        classes,
+        weights,
+        NetworkConfig.Nonlinearity.AUTO,
+        WeightGradient.CLIPPED,
+        ActivationGradient.APPROX_SIGN);
   }
 
   static List<Supplier<Backend>> backends() {
@@ -64,8 +101,8 @@ class GradientTest {
   /** What a block made, in published (NCHW, OIHW) order, by the names that the oracle has too. */
   private static Map<String, double[]> runBlock(
       Backend backend, NetworkConfig config, BlockOracle in, int stride) {
-    try (Planner planner = new Planner(backend, in.n + 1, Gradient.FP32);
-        BiRealBlock block = new BiRealBlock(config, "block", in.outChannels, stride)) {
+    BiRealBlock block = new BiRealBlock(config, "block", in.inChannels, in.outChannels, stride);
+    try (Planner planner = new Planner(backend, in.n + 1, Gradient.FP32)) {
       Shape shape = Shape.of(in.n + 1, in.side, in.side, in.inChannels);
       Activation input =
           new Activation(
@@ -78,7 +115,13 @@ class GradientTest {
       planner.allocate();
       Map<String, State> states = new LinkedHashMap<>();
       planner.states().forEach(state -> states.put(state.name(), state));
-      set(backend, states.get("block.binary_conv.weights"), in.w);
+      set(backend, states.get(weights(in)), in.w);
+      if (in.move0 != null) {
+        set(backend, states.get("block.move0.bias"), in.move0);
+        set(backend, states.get("block.move1.bias"), in.move1);
+        set(backend, states.get("block.prelu.weight"), in.slope);
+        set(backend, states.get("block.move2.bias"), in.move2);
+      }
       set(backend, states.get("block.bn1.weight"), in.gamma);
       set(backend, states.get("block.bn1.bias"), in.beta);
       List<String> norms =
@@ -94,16 +137,16 @@ class GradientTest {
         Arrays.fill(ones, 1);
         set(backend, variance, ones);
       }
-      block.refresh();
+      planner.owned().forEach(Layer::refresh);
       writeImages(backend, input.real(), in.n, in.x);
-      backend.signPackFwd(in.n, input.bits(), input.real(), null);
+      backend.signPackFwd(in.n, input.bits(), input.real(), Sign.thresholdOf(block.consumes()));
       block.forward(in.n, Pass.TRAIN);
       Map<String, double[]> made = new LinkedHashMap<>();
       made.put("y", readImages(backend, output.real(), in.n));
       writeImages(backend, output.gradient(), in.n, in.dy);
       block.backward(in.n, GradMode.OVERWRITE);
-      block.applyWeightGradientRule();
-      block.commitStatistics(1);
+      planner.owned().forEach(Layer::applyWeightGradientRule);
+      planner.owned().forEach(layer -> layer.commitStatistics(1));
       made.put("dx", readImages(backend, input.gradient(), in.n));
       for (Parameter parameter : planner.parameters()) {
         float[] gradient = Tensors.floats(backend, parameter.gradient());
@@ -119,12 +162,23 @@ class GradientTest {
     }
   }
 
+  /** As published: ReActNet's are 4-dimensional, Bi-Real Net's flat. */
+  private static String weights(BlockOracle block) {
+    return block.move0 == null ? "block.binary_conv.weights" : "block.binary_conv.weight";
+  }
+
   /** The oracle's results under the names of {@link #runBlock}. */
   private static Map<String, double[]> results(BlockOracle oracle) {
     Map<String, double[]> results = new LinkedHashMap<>();
     results.put("y", oracle.y);
     results.put("dx", oracle.dx);
-    results.put("d block.binary_conv.weights", oracle.dw);
+    results.put("d " + weights(oracle), oracle.dw);
+    if (oracle.move0 != null) {
+      results.put("d block.move0.bias", oracle.dmove0);
+      results.put("d block.move1.bias", oracle.dmove1);
+      results.put("d block.prelu.weight", oracle.dslope);
+      results.put("d block.move2.bias", oracle.dmove2);
+    }
     results.put("d block.bn1.weight", oracle.dgamma);
     results.put("d block.bn1.bias", oracle.dbeta);
     results.put("block.bn1.running_mean", scaled(oracle.mean, 0.1, 0));
@@ -141,6 +195,11 @@ class GradientTest {
 
   /** The fill of networks.md 7.1: computed in double, rounded to float32. */
   private static BlockOracle publishedCase(int inChannels, int outChannels, int stride) {
+    return publishedCase(inChannels, outChannels, stride, false);
+  }
+
+  private static BlockOracle publishedCase(
+      int inChannels, int outChannels, int stride, boolean react) {
     BlockOracle block = new BlockOracle(2, inChannels, outChannels, 4, stride);
     block.x = fill(2 * inChannels * 16, i -> 1.5 * Math.sin(0.7 * i + 0.1));
     block.w = fill(outChannels * inChannels * 9, i -> 1.2 * Math.cos(1.3 * i + 0.2));
@@ -151,6 +210,12 @@ class GradientTest {
       block.downW = fill(outChannels * inChannels, i -> 0.5 * Math.sin(0.9 * i + 0.4));
       block.downGamma = fill(outChannels, i -> 1 - 0.1 * i);
       block.downBeta = fill(outChannels, i -> 0.03 * i);
+    }
+    if (react) {
+      block.move0 = fill(inChannels, i -> 0.2 - 0.15 * i);
+      block.move1 = fill(outChannels, i -> -0.1 + 0.07 * i);
+      block.slope = fill(outChannels, i -> 0.25 - 0.05 * i);
+      block.move2 = fill(outChannels, i -> 0.03 + 0.02 * i);
     }
     block.run(ActivationGradient.APPROX_SIGN, WeightGradient.CLIPPED);
     return block;
@@ -329,8 +394,230 @@ class GradientTest {
     }
   }
 
+  /** Values measured with the published ReActNet code (networks.md 7.1, case C). */
+  private static Map<String, double[]> publishedC() {
+    Map<String, double[]> values = new LinkedHashMap<>();
+    values.put(
+        "y",
+        new double[] {
+          0.1287238,
+          1.937871,
+          2.799511,
+          1.63315,
+          0.7792792,
+          -0.4797755,
+          -0.7677504,
+          -0.3423532,
+          -0.2996216,
+          1.036661,
+          2.396722,
+          1.476789,
+          1.176704,
+          -0.1198887,
+          -0.4854062,
+          -0.3287974,
+          -0.06909654,
+          -0.1136244,
+          0.002436213,
+          0.2984925,
+          0.2624883,
+          1.219115,
+          1.619652,
+          1.025722,
+          0.02325291,
+          0.01733677,
+          -0.2791069,
+          -0.2472129,
+          0.3152887,
+          0.687618,
+          1.627833,
+          1.594931
+        });
+    values.put(
+        "dx",
+        new double[] {
+          1.057806,
+          0.7173561,
+          0.8912073,
+          0.9854497,
+          0.7532316,
+          -0.2600963,
+          0.1864263,
+          0.1288753,
+          -0.1039094,
+          0.147829,
+          -0.3507832,
+          -0.6118579,
+          -0.8182771,
+          -0.1683218,
+          0.2462797,
+          -0.2397311,
+          -0.1664535,
+          -0.2222985,
+          -0.2407665,
+          -0.0830894,
+          0.21512,
+          0.4941134,
+          0.2755268,
+          0.5001001,
+          0.1976337,
+          0.1978717,
+          0.3645708,
+          -0.1697624,
+          0.5010208,
+          0.2228899,
+          -0.07515112,
+          0.1624418
+        });
+    values.put(
+        "d block.binary_conv.weight",
+        new double[] {
+          0.0,
+          1.241996,
+          0.0,
+          -0.02899307,
+          -0.05936688,
+          0.0,
+          -0.3221948,
+          0.0,
+          0.9206192,
+          -0.154896,
+          0.1364823,
+          0.7013091,
+          0.0,
+          0.2094182,
+          0.0,
+          -0.7835639,
+          -1.334806,
+          0.0
+        });
+    values.put("d block.move0.bias", new double[] {0.8292046, -0.6605088});
+    values.put("d block.bn1.weight", new double[] {3.285298, 0.3813561});
+    values.put("d block.bn1.bias", new double[] {1.897516, 0.4342289});
+    values.put("d block.move1.bias", new double[] {1.897516, 0.4342291});
+    values.put("d block.prelu.weight", new double[] {2.495077, -0.3537464});
+    values.put("d block.move2.bias", new double[] {0.7547285, -0.1698155});
+    return values;
+  }
+
+  /** Values measured with the published ReActNet code (networks.md 7.1, case D). */
+  private static Map<String, double[]> publishedD() {
+    Map<String, double[]> values = new LinkedHashMap<>();
+    values.put(
+        "y",
+        new double[] {
+          1.083922,
+          2.325136,
+          -0.00246981,
+          2.609156,
+          1.999489,
+          -0.1213654,
+          2.395698,
+          -0.05437208,
+          -0.05165446,
+          -0.1717506,
+          0.3281002,
+          -0.3870756,
+          0.02387098,
+          3.124556,
+          -0.07165146,
+          1.581369
+        });
+    values.put(
+        "dx",
+        new double[] {
+          0.2584017,
+          0.1764704,
+          0.1686691,
+          0.1686691,
+          0.3238537,
+          -0.2575346,
+          0.1686691,
+          0.1686691,
+          0.6769011,
+          0.4882574,
+          -0.01025164,
+          -0.01025164,
+          0.4918004,
+          0.355145,
+          0.07644482,
+          -0.01025164,
+          -0.2856783,
+          -0.2315631,
+          -0.514649,
+          -0.2865055,
+          -0.2856783,
+          -0.2856783,
+          0.04485124,
+          -0.1721236,
+          0.1833926,
+          0.1833926,
+          -0.4879297,
+          -0.49764,
+          0.1833926,
+          0.1833926,
+          -0.3752508,
+          -0.2572483
+        });
+    values.put(
+        "d block.binary_conv.weight",
+        new double[] {
+          0.0,
+          -0.1451684,
+          0.0,
+          0.03596303,
+          0.03571278,
+          0.0,
+          0.1265261,
+          0.0,
+          -0.2872017,
+          0.03430723,
+          0.2688097,
+          0.1063205,
+          0.0,
+          -0.3136567,
+          0.0,
+          0.03596303,
+          0.3425527,
+          0.0
+        });
+    values.put("d block.move0.bias", new double[] {-0.4078696, 0.3446969});
+    values.put("d block.bn1.weight", new double[] {2.527607, 2.546319, 2.163903, -1.462606});
+    values.put("d block.bn1.bias", new double[] {1.924908, 3.603969, 3.198665, -1.680836});
+    values.put("d block.move1.bias", new double[] {1.924908, 3.603969, 3.198665, -1.680836});
+    values.put("d block.prelu.weight", new double[] {2.89857, -3.66342, 1.764477, 2.316388});
+    values.put("d block.move2.bias", new double[] {1.152938, 5.49908, 2.83233, -3.446446});
+    values.put(
+        "d block.downsample.1.weight",
+        new double[] {
+          -0.5286086, 0.2202193, 0.1600849, -2.95977, -0.1637559, 0.1221637, -5.629721, -6.492496
+        });
+    values.put(
+        "d block.downsample.2.weight", new double[] {3.121361, 1.658617, 3.613499, -1.689237});
+    values.put("d block.downsample.2.bias", new double[] {1.924908, 3.603969, 3.198665, -1.680836});
+    return values;
+  }
+
+  @ParameterizedTest
+  @MethodSource("backends")
+  void aReActNetBlockRepeatsTheValuesMeasuredWithThePublishedCode(Supplier<Backend> open) {
+    NetworkConfig config = react(NetworkConfig.Weights.BINARY, 2, 2);
+    try (Backend backend = open.get()) {
+      Map<String, double[]> madeC = runBlock(backend, config, publishedCase(2, 2, 1, true), 1);
+      assertStartsLike(publishedC(), madeC);
+      assertSums("y", 30.56879, 70.20824, madeC.get("y"));
+      assertSums("dW", Double.NaN, 6.626905, madeC.get("d block.binary_conv.weight"));
+      Map<String, double[]> madeD = runBlock(backend, config, publishedCase(2, 4, 2, true), 2);
+      assertStartsLike(publishedD(), madeD);
+      assertSums("y", 25.62273, 65.48958, madeD.get("y"));
+      assertSums("dW", Double.NaN, 4.7621, madeD.get("d block.binary_conv.weight"));
+    }
+  }
+
   @Test
   void theOracleRepeatsThemToo() {
+    assertStartsLike(publishedC(), results(publishedCase(2, 2, 1, true)));
+    assertStartsLike(publishedD(), results(publishedCase(2, 4, 2, true)));
     BlockOracle a = publishedCase(2, 2, 1);
     assertStartsLike(publishedA(), results(a));
     assertStartsLike(
@@ -382,7 +669,32 @@ class GradientTest {
       block.downBeta = random(seed, 8, K, 1);
     }
     block.run(activation, rule);
-    NetworkConfig config = config(NetworkConfig.Stem.CIFAR, 2, 2, rule, activation);
+    assertAgrees(config(NetworkConfig.Stem.CIFAR, 2, 2, rule, activation), block, stride);
+    block.move0 = random(seed, 9, C, 0.5);
+    block.move1 = random(seed, 10, K, 0.5);
+    block.slope = random(seed, 11, K, 0.5);
+    block.move2 = random(seed, 12, K, 0.5);
+    for (boolean realWeights : new boolean[] {false, true}) {
+      block.realWeights = realWeights;
+      block.run(activation, rule);
+      assertAgrees(
+          config(
+              NetworkConfig.Family.REACTNET,
+              18,
+              NetworkConfig.Stem.CIFAR,
+              2,
+              2,
+              realWeights ? NetworkConfig.Weights.REAL : NetworkConfig.Weights.BINARY,
+              NetworkConfig.Nonlinearity.AUTO,
+              rule,
+              activation),
+          block,
+          stride);
+    }
+  }
+
+  private static void assertAgrees(NetworkConfig config, BlockOracle block, int stride) {
+    int C = block.inChannels;
     for (Supplier<Backend> open : backends()) {
       try (Backend backend = open.get()) {
         Map<String, double[]> made = runBlock(backend, config, block, stride);
@@ -409,59 +721,263 @@ class GradientTest {
 
   // Finite differences.
 
+  /** A network, and parameters of it behind its last sign, which move the loss smoothly. */
+  private record Smooth(NetworkConfig config, List<String> parameters) {}
+
+  static List<Smooth> smooth() {
+    List<String> react = List.of("fc.weight", "layer4.3.prelu.weight", "layer4.3.move2.bias");
+    return List.of(
+        new Smooth(
+            family(NetworkConfig.Family.BIREALNET, 18, NetworkConfig.Nonlinearity.AUTO),
+            List.of("fc.weight", "fc.bias", "layer4.3.bn1.weight", "layer4.3.bn1.bias")),
+        new Smooth(react(NetworkConfig.Weights.BINARY, 8, 5), react),
+        new Smooth(react(NetworkConfig.Weights.REAL, 8, 5), react),
+        new Smooth(
+            family(NetworkConfig.Family.XNORNET, 18, NetworkConfig.Nonlinearity.AUTO),
+            List.of("fc.weight", "final.0.weight")),
+        new Smooth(
+            family(NetworkConfig.Family.BIREALNET, 50, NetworkConfig.Nonlinearity.AUTO),
+            List.of("layers.15.bn3.weight", "layers.15.bn3.bias")));
+  }
+
+  private static NetworkConfig family(
+      NetworkConfig.Family family, int depth, NetworkConfig.Nonlinearity nonlinearity) {
+    boolean xnor = family == NetworkConfig.Family.XNORNET;
+    return config(
+        family,
+        depth,
+        NetworkConfig.Stem.CIFAR,
+        8,
+        5,
+        NetworkConfig.Weights.AUTO,
+        nonlinearity,
+        xnor ? WeightGradient.XNOR : WeightGradient.CLIPPED,
+        xnor ? ActivationGradient.CLIPPED_IDENTITY : ActivationGradient.APPROX_SIGN);
+  }
+
   @ParameterizedTest
-  @MethodSource("backends")
-  void gradientsBehindTheLastSignAreFiniteDifferencesOfTheLoss(Supplier<Backend> open) {
-    NetworkConfig config =
-        config(
-            NetworkConfig.Stem.CIFAR, 8, 5, WeightGradient.CLIPPED, ActivationGradient.APPROX_SIGN);
+  @MethodSource("smooth")
+  void gradientsAreFiniteDifferencesOfTheLossWhereItIsSmooth(Smooth smooth) {
     int n = 4;
-    try (Backend backend = open.get();
-        Network network =
-            new Network(config, Shape.of(16, 16, 2), new Planner(backend, n, Gradient.FP32))) {
-      network.allocate();
-      network.initialize(21);
-      long seed = Rng.state(21, "images");
-      Tensors.write(backend, network.input(), floats(random(seed, 0, n * 16 * 16 * 2, 2)));
-      ByteBuffer labels = Tensors.buffer(network.labels());
-      for (int i = 0; i < n; i++) {
-        labels.putInt(i);
+    for (Supplier<Backend> open : backends()) {
+      try (Backend backend = open.get();
+          Network network =
+              new Network(
+                  smooth.config(), Shape.of(16, 16, 2), new Planner(backend, n, Gradient.FP32))) {
+        network.allocate();
+        network.initialize(21);
+        // RPReLU's slopes and shifts all start alike: moved apart.
+        for (Parameter parameter : network.planner().parameters()) {
+          if (parameter.name().contains(".move") || parameter.name().contains(".prelu")) {
+            int count = (int) parameter.shape().count();
+            network.setPublished(
+                parameter, floats(random(Rng.state(22, parameter.name()), 0, count, 0.5)));
+          }
+        }
+        network.refresh();
+        long seed = Rng.state(21, "images");
+        Tensors.write(backend, network.input(), floats(random(seed, 0, n * 16 * 16 * 2, 2)));
+        ByteBuffer labels = Tensors.buffer(network.labels());
+        for (int i = 0; i < n; i++) {
+          labels.putInt(i);
+        }
+        backend.write(network.labels(), labels.flip());
+        loss(network, n);
+        network.backward(n, GradMode.OVERWRITE);
+        for (String name : smooth.parameters()) {
+          assertIsDifferenceQuotient(backend, network, name, n);
+        }
       }
-      backend.write(network.labels(), labels.flip());
-      loss(network, n);
-      network.backward(n, GradMode.OVERWRITE);
-      for (String name :
-          List.of("fc.weight", "fc.bias", "layer4.3.bn1.weight", "layer4.3.bn1.bias")) {
-        Parameter parameter =
-            network.planner().parameters().stream()
-                .filter(p -> p.name().equals(name))
-                .findFirst()
-                .orElseThrow();
-        double[] gradient = doubles(network.publishedGradient(parameter));
-        float[] values = network.published(parameter);
-        // At most 40 of them, spread over the tensor.
-        int stride = Math.max(1, values.length / 40) | 1;
-        double largest = Arrays.stream(gradient).map(Math::abs).max().orElseThrow();
-        assertTrue(largest > 1e-3, name + " has no gradient to compare");
-        for (int i = 0; i < values.length; i += stride) {
-          float value = values[i];
-          // 2^-6: the loss has rounding errors of about 1e-7, so the quotient has 1e-7 / 2^-5 =
-          // 3e-6; its truncation error is h^2/6 = 4e-5 times a third derivative below 1.
-          float h = 0x1p-6f;
-          values[i] = value + h;
-          network.setPublished(parameter, values);
-          double above = loss(network, n);
-          values[i] = value - h;
-          network.setPublished(parameter, values);
-          double below = loss(network, n);
-          double width = (double) (value + h) - (double) (value - h);
-          values[i] = value;
-          network.setPublished(parameter, values);
-          assertEquals(
-              (above - below) / width,
-              gradient[i],
-              1e-4 + 1e-3 * largest,
-              backend.description() + " " + name + " " + i);
+    }
+  }
+
+  private static void assertIsDifferenceQuotient(
+      Backend backend, Network network, String name, int n) {
+    Parameter parameter =
+        network.planner().parameters().stream()
+            .filter(p -> p.name().equals(name))
+            .findFirst()
+            .orElseThrow();
+    double[] gradient = doubles(network.publishedGradient(parameter));
+    float[] values = network.published(parameter);
+    // A few, spread over the tensor.
+    int stride = Math.max(1, values.length / 12) | 1;
+    double largest = Arrays.stream(gradient).map(Math::abs).max().orElseThrow();
+    assertTrue(largest > 1e-3, name + " has no gradient to compare");
+    for (int i = 0; i < values.length; i += stride) {
+      float value = values[i];
+      // 2^-6: the loss has rounding errors of about 1e-7, so the quotient has 1e-7 / 2^-5 = 3e-6;
+      // its truncation error is h^2/6 = 4e-5 times a third derivative below 1.
+      float h = 0x1p-6f;
+      values[i] = value + h;
+      network.setPublished(parameter, values);
+      double above = loss(network, n);
+      values[i] = value - h;
+      network.setPublished(parameter, values);
+      double below = loss(network, n);
+      double width = (double) (value + h) - (double) (value - h);
+      values[i] = value;
+      network.setPublished(parameter, values);
+      assertEquals(
+          (above - below) / width,
+          gradient[i],
+          1e-4 + 1e-3 * largest,
+          backend.description() + " " + name + " " + i);
+    }
+  }
+
+  /** A block, its input, and what of it moves the output smoothly; "x" is the input. */
+  private record BlockCase(
+      String name, Supplier<Block> block, int C, int side, List<String> smooth) {
+    @Override
+    public String toString() {
+      return name;
+    }
+  }
+
+  static List<BlockCase> blocks() {
+    List<BlockCase> cases = new java.util.ArrayList<>();
+    for (NetworkConfig.Nonlinearity kind :
+        List.of(
+            NetworkConfig.Nonlinearity.RELU,
+            NetworkConfig.Nonlinearity.LEAKY_CLIP,
+            NetworkConfig.Nonlinearity.CLIP)) {
+      NetworkConfig config = family(NetworkConfig.Family.REALNET, 18, kind);
+      String conv = "b.binary_conv.weights";
+      cases.add(
+          new BlockCase(
+              kind + "",
+              () -> new BiRealBlock(config, "b", 5, 5, 1),
+              5,
+              4,
+              List.of("x", conv, "b.bn1.weight", "b.bn1.bias")));
+      cases.add(
+          new BlockCase(
+              kind + "/2",
+              () -> new BiRealBlock(config, "b", 3, 6, 2),
+              3,
+              6,
+              List.of("x", conv, "b.downsample.1.weight", "b.downsample.2.weight")));
+    }
+    NetworkConfig resnet = family(NetworkConfig.Family.RESNET, 18, NetworkConfig.Nonlinearity.AUTO);
+    List<String> all =
+        List.of(
+            "x", "b.conv1.weight", "b.bn1.weight", "b.bn1.bias", "b.conv2.weight", "b.bn2.bias");
+    cases.add(new BlockCase("resnet", () -> new ResNetBlock(resnet, "b", 5, 1), 5, 4, all));
+    List<String> more = new java.util.ArrayList<>(all);
+    more.addAll(List.of("b.downsample.0.weight", "b.downsample.1.weight"));
+    cases.add(new BlockCase("resnet/2", () -> new ResNetBlock(resnet, "b", 6, 2), 3, 5, more));
+    cases.add(
+        new BlockCase(
+            "norm, relu", () -> new NormReluBlock("b"), 5, 4, List.of("x", "b.weight", "b.bias")));
+    NetworkConfig xnor = family(NetworkConfig.Family.XNORNET, 18, NetworkConfig.Nonlinearity.AUTO);
+    cases.add(
+        new BlockCase(
+            "xnor/2",
+            () -> new XnorBlock(xnor, "b", 6, 2),
+            3,
+            6,
+            List.of("b.downsample.0.weight", "b.downsample.1.weight", "b.downsample.1.bias")));
+    NetworkConfig fifty =
+        family(NetworkConfig.Family.BIREALNET, 50, NetworkConfig.Nonlinearity.AUTO);
+    cases.add(
+        new BlockCase(
+            "first bottleneck",
+            () -> new BottleneckBlock(fifty, "b", null, 16, 1),
+            4,
+            4,
+            List.of("b.bn3.weight", "b.bn3.bias", "b.downsample.1.weight", "b.downsample.2.bias")));
+    return cases;
+  }
+
+  @ParameterizedTest
+  @MethodSource("blocks")
+  void gradientsOfABlockAreFiniteDifferences(BlockCase c) {
+    for (Supplier<Backend> open : backends()) {
+      try (Backend backend = open.get();
+          Planner planner = new Planner(backend, 2, Gradient.FP32)) {
+        Block block = c.block().get();
+        Shape shape = Shape.of(2, c.side(), c.side(), c.C());
+        Activation input =
+            new Activation(
+                planner.keep(shape, DType.F32),
+                planner.keep(shape, DType.BITS),
+                planner.gradient(shape, 0),
+                0);
+        Activation output = block.plan(planner, input, null);
+        planner.finish();
+        planner.allocate();
+        long seed = Rng.state(31, c.name());
+        Map<String, Parameter> parameters = new LinkedHashMap<>();
+        for (Parameter parameter : planner.parameters()) {
+          parameters.put(parameter.name(), parameter);
+          int count = (int) parameter.shape().count();
+          set(backend, parameter, random(seed, parameters.size(), count, 1));
+        }
+        planner.owned().forEach(Layer::refresh);
+        // Away from the kinks of all nonlinearities at -1, 0 and 1.
+        double[] x = random(seed, 0, (int) shape.count(), 1.7);
+        Arrays.setAll(
+            x,
+            i -> {
+              double off = x[i] - Math.rint(x[i]);
+              return Math.abs(off) < 0.05 ? x[i] + 0.1 : x[i];
+            });
+        double[] dy = random(seed, 100, (int) output.real().shape().count(), 1);
+        java.util.function.ToDoubleFunction<double[]> loss =
+            pixels -> {
+              writeImages(backend, input.real(), 2, pixels);
+              backend.signPackFwd(2, input.bits(), input.real(), null);
+              block.forward(2, Pass.TRAIN);
+              double[] y = readImages(backend, output.real(), 2);
+              double sum = 0;
+              for (int i = 0; i < y.length; i++) {
+                sum += y[i] * dy[i];
+              }
+              return sum;
+            };
+        assertTrue(Double.isFinite(loss.applyAsDouble(x)));
+        writeImages(backend, output.gradient(), 2, dy);
+        block.backward(2, GradMode.OVERWRITE);
+        double[] dx = readImages(backend, input.gradient(), 2);
+        for (String name : c.smooth()) {
+          Parameter parameter = parameters.get(name);
+          double[] gradient =
+              parameter == null
+                  ? dx
+                  : doubles(parameter.toPublished(Tensors.floats(backend, parameter.gradient())));
+          double[] values =
+              parameter == null
+                  ? x.clone()
+                  : doubles(parameter.toPublished(Tensors.floats(backend, parameter.value())));
+          double largest = Arrays.stream(gradient).map(Math::abs).max().orElseThrow();
+          assertTrue(largest > 1e-2, name + " has no gradient to compare");
+          for (int i = 0; i < values.length; i++) {
+            // 2^-9: y has about 200 rounding errors of 1e-7, so the quotient one of 1e-7 sqrt(200)
+            // /
+            // 2^-8 = 4e-4; a relu between two convolutions is rarely crossed by so short a step.
+            double h = 0x1p-9;
+            double was = values[i];
+            double[] sides = new double[2];
+            for (int side = 0; side < 2; side++) {
+              values[i] = (float) (side == 0 ? was - h : was + h);
+              if (parameter != null) {
+                set(backend, parameter, values);
+                planner.owned().forEach(Layer::refresh);
+              }
+              sides[side] = loss.applyAsDouble(parameter == null ? values : x);
+            }
+            values[i] = was;
+            assertEquals(
+                (sides[1] - sides[0]) / (2 * h),
+                gradient[i],
+                2e-3 + 4e-3 * largest,
+                backend.description() + " " + name + " " + i);
+          }
+          if (parameter != null) {
+            set(backend, parameter, values);
+            planner.owned().forEach(Layer::refresh);
+          }
         }
       }
     }
@@ -511,28 +1027,7 @@ class GradientTest {
     try (Backend backend = CpuBackend.open(2);
         Network network =
             new Network(config, Shape.of(64, 64, 3), new Planner(backend, 2, Gradient.FP32))) {
-      network.allocate();
-      network.initialize(0);
-      int j = 0;
-      for (Parameter parameter : network.planner().parameters()) {
-        int[] dims = Arrays.stream(parameter.publishedDims()).mapToInt(Math::toIntExact).toArray();
-        int count = Arrays.stream(dims).reduce(1, Math::multiplyExact);
-        if (dims.length >= 2) {
-          double amplitude =
-              parameter.name().endsWith(".weights") ? 0.05 : Math.sqrt(2.0 * dims[0] / count);
-          int number = j;
-          network.setPublished(
-              parameter, floats(fill(count, i -> amplitude * Math.sin(0.37 * i + 0.11 * number))));
-        } else if (parameter.name().equals("fc.bias")) {
-          network.setPublished(parameter, new float[count]);
-        }
-        j++;
-      }
-      network.refresh();
-      writeImages(backend, network.input(), 2, fill(2 * 3 * 64 * 64, i -> Math.sin(0.013 * i)));
-      ByteBuffer labels = Tensors.buffer(network.labels());
-      backend.write(network.labels(), labels.putInt(3).putInt(7).flip());
-
+      fillAsMeasured(network);
       assertEquals(10.12615, loss(network, 2), NETWORK_TOLERANCE);
       assertLogits(
           network, 5925.223, 2.429312, 1.537163, -0.6271541, -2.272431, -2.037027, -0.1157627);
@@ -566,6 +1061,59 @@ class GradientTest {
           new Landmark(
               "layer4", 0.5986714, 56660.98, List.of(3.267218, -0.3475468, -2.121798, -8.781782)));
     }
+  }
+
+  @Test
+  void soDoesReActNet() {
+    try (Backend backend = CpuBackend.open(2);
+        Network network =
+            new Network(
+                react(NetworkConfig.Weights.BINARY, 64, 1000),
+                Shape.of(64, 64, 3),
+                new Planner(backend, 2, Gradient.FP32))) {
+      fillAsMeasured(network);
+      assertEquals(12.71159, loss(network, 2), NETWORK_TOLERANCE);
+      assertLogits(
+          network, 36910.45, 2.97187, -0.7994435, -3.909128, -3.783591, -0.5267208, 3.166066);
+      assertLandmarks(
+          network,
+          new Landmark(
+              "layer1", 47600.64, 173667.6, List.of(1.302865, 1.611981, 1.719311, 2.569108)),
+          new Landmark(
+              "layer2", 18477.89, 55068.47, List.of(-0.1103909, 0.9033709, 3.880127, -0.3577956)),
+          new Landmark(
+              "layer3", 8836.145, 22141.98, List.of(-0.160343, -0.309238, 0.883787, 0.5727341)),
+          new Landmark(
+              "layer4", 4780.219, 15378.97, List.of(-0.3653727, -0.2441175, 1.720956, 2.454252)));
+    }
+  }
+
+  /** The fill of networks.md 7.2: parameters numbered in published order, images and labels. */
+  private static void fillAsMeasured(Network network) {
+    Backend backend = network.planner().backend();
+    network.allocate();
+    network.initialize(0);
+    int j = 0;
+    for (Parameter parameter : network.planner().parameters()) {
+      int[] dims = Arrays.stream(parameter.publishedDims()).mapToInt(Math::toIntExact).toArray();
+      int count = Arrays.stream(dims).reduce(1, Math::multiplyExact);
+      if (dims.length >= 2) {
+        double amplitude =
+            parameter.name().endsWith(".weights")
+                ? 0.05
+                : parameter.name().contains(".move") ? 0.1 : Math.sqrt(2.0 * dims[0] / count);
+        int number = j;
+        network.setPublished(
+            parameter, floats(fill(count, i -> amplitude * Math.sin(0.37 * i + 0.11 * number))));
+      } else if (parameter.name().equals("fc.bias")) {
+        network.setPublished(parameter, new float[count]);
+      }
+      j++;
+    }
+    network.refresh();
+    writeImages(backend, network.input(), 2, fill(2 * 3 * 64 * 64, i -> Math.sin(0.013 * i)));
+    ByteBuffer labels = Tensors.buffer(network.labels());
+    backend.write(network.labels(), labels.putInt(3).putInt(7).flip());
   }
 
   private static double lossOfLogits(Network network) {

@@ -50,6 +50,8 @@ class TrainerTest {
           8,
           4,
           NetworkConfig.Stem.CIFAR,
+          NetworkConfig.Weights.AUTO,
+          NetworkConfig.Nonlinearity.AUTO,
           WeightGradient.CLIPPED,
           ActivationGradient.APPROX_SIGN,
           NetworkConfig.Init.KAIMING);
@@ -194,6 +196,8 @@ class TrainerTest {
             16,
             4,
             NETWORK.stem(),
+            NETWORK.weights(),
+            NETWORK.nonlinearity(),
             NETWORK.weightGradient(),
             NETWORK.activationGradient(),
             NETWORK.init());
@@ -479,6 +483,8 @@ class TrainerTest {
             256,
             4,
             NETWORK.stem(),
+            NETWORK.weights(),
+            NETWORK.nonlinearity(),
             NETWORK.weightGradient(),
             NETWORK.activationGradient(),
             NETWORK.init());
@@ -574,6 +580,8 @@ class TrainerTest {
             64,
             1000,
             NetworkConfig.Stem.IMAGENET,
+            NetworkConfig.Weights.AUTO,
+            NetworkConfig.Nonlinearity.AUTO,
             WeightGradient.CLIPPED,
             ActivationGradient.APPROX_SIGN,
             NetworkConfig.Init.PUBLISHED);

@@ -9,6 +9,7 @@ import bireal.backend.GradMode;
 import bireal.backend.Gradient;
 import bireal.backend.ImageSpec;
 import bireal.backend.Plan;
+import bireal.backend.RPRelu;
 import bireal.backend.Segments;
 import bireal.backend.SgdForm;
 import bireal.backend.StepState;
@@ -253,24 +254,54 @@ public final class CpuBackend implements Backend {
   }
 
   @Override
+  public void signUnpackFwd(int n, Tensor x, Tensor bits) {
+    CpuOps.signUnpackFwd(
+        context.pointer(),
+        images(x, DType.F32, n, x),
+        images(bits, DType.BITS, n, x),
+        rows(n, x),
+        channels(x));
+  }
+
+  @Override
+  public long approxSignWorkspaceBytes(int C) {
+    return CpuOps.approxSignWorkspaceBytes(C);
+  }
+
+  @Override
   public void approxSignBwd(
       int n,
       Tensor dx,
+      Tensor dthresholdOrNull,
       Tensor db,
       Tensor x,
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
-      ActivationGradient kind) {
+      ActivationGradient kind,
+      GradMode mode,
+      Tensor workspace) {
+    check(
+        dthresholdOrNull == null || thresholdOrNull != null,
+        "approx_sign",
+        "gradient ",
+        dthresholdOrNull,
+        " of a threshold that is ",
+        thresholdOrNull);
     CpuOps.approxSignBwd(
         context.pointer(),
         images(dx, DType.F32, n, x),
+        vector(dthresholdOrNull, channels(x)),
         images(db, DType.F32, n, x),
         images(x, DType.F32, n, x),
         vector(thresholdOrNull, channels(x)),
         shortcutOrNull == null ? 0 : images(shortcutOrNull, DType.F32, n, x),
         rows(n, x),
         channels(x),
-        kind.code);
+        kind.code,
+        mode.code,
+        dthresholdOrNull == null
+            ? 0
+            : atLeast(workspace, approxSignWorkspaceBytes((int) channels(x))));
   }
 
   // binary_conv.
@@ -450,6 +481,7 @@ public final class CpuBackend implements Backend {
       Tensor affine,
       Tensor shortcutOrNull,
       Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
       Tensor thresholdOrNull) {
     long c = channels(v);
     CpuOps.batchNormApply(
@@ -461,9 +493,49 @@ public final class CpuBackend implements Backend {
         sized(affine, DType.F32, 2 * c),
         shortcutOrNull == null ? 0 : images(shortcutOrNull, DType.F32, n, v),
         shortcutAffineOrNull == null ? 0 : sized(shortcutAffineOrNull, DType.F32, 2 * c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.bias1(), c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.slope(), c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.bias2(), c),
         vector(thresholdOrNull, c),
         rows(n, v),
         c);
+  }
+
+  @Override
+  public void batchNormRPReluBwd(
+      int n,
+      Tensor dz,
+      Tensor sums,
+      RPRelu gradients,
+      Tensor dy,
+      Tensor v,
+      Tensor affine,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rprelu,
+      GradMode mode,
+      Tensor workspace) {
+    long c = channels(v);
+    CpuOps.batchNormRPReluBwd(
+        context.pointer(),
+        images(dz, DType.F32, n, v),
+        sums(sums, DType.F64, c),
+        present(gradients.bias1(), c),
+        present(gradients.slope(), c),
+        present(gradients.bias2(), c),
+        images(dy, DType.F32, n, v),
+        images(v, v.dtype(), n, v),
+        v.dtype().code,
+        sized(affine, DType.F32, 2 * c),
+        shortcutOrNull == null ? 0 : images(shortcutOrNull, DType.F32, n, v),
+        shortcutAffineOrNull == null ? 0 : sized(shortcutAffineOrNull, DType.F32, 2 * c),
+        present(rprelu.bias1(), c),
+        present(rprelu.slope(), c),
+        present(rprelu.bias2(), c),
+        rows(n, v),
+        c,
+        mode.code,
+        atLeast(workspace, batchNormWorkspaceBytes((int) c)));
   }
 
   @Override
@@ -692,12 +764,19 @@ public final class CpuBackend implements Backend {
 
   @Override
   public void activationBwd(
-      int n, Tensor dx, Tensor dy, Tensor x, ActivationKind kind, float slope) {
+      int n,
+      Tensor dx,
+      Tensor dy,
+      Tensor x,
+      Tensor shortcutOrNull,
+      ActivationKind kind,
+      float slope) {
     CpuOps.activationBwd(
         context.pointer(),
         images(dx, DType.F32, n, x),
         images(dy, DType.F32, n, x),
         images(x, DType.F32, n, x),
+        shortcutOrNull == null ? 0 : images(shortcutOrNull, DType.F32, n, x),
         n * x.shape().innerCount(),
         kind.code,
         slope);
@@ -883,6 +962,11 @@ public final class CpuBackend implements Backend {
       throw new IllegalArgumentException("expected " + count + " elements, got " + tensorOrNull);
     }
     return typed(tensorOrNull, DType.F32);
+  }
+
+  /** A float vector of exactly {@code count}. */
+  private long present(Tensor tensor, long count) {
+    return vector(java.util.Objects.requireNonNull(tensor), count);
   }
 
   private long vector64(Tensor tensor, long count) {

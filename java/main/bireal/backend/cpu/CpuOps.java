@@ -69,16 +69,23 @@ final class CpuOps {
   static native void weightGradient(
       long context, long g, long w, long alpha, long k, long taps, long c, int rule);
 
+  static native void signUnpackFwd(long context, long x, long bits, long rows, long c);
+
+  static native long approxSignWorkspaceBytes(long c);
+
   static native void approxSignBwd(
       long context,
       long dx,
+      long dthreshold,
       long db,
       long x,
       long threshold,
       long shortcut,
       long rows,
       long c,
-      int kind);
+      int kind,
+      int mode,
+      long workspace);
 
   // binary_conv
 
@@ -141,9 +148,33 @@ final class CpuOps {
       long affine,
       long shortcut,
       long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
       long threshold,
       long rows,
       long c);
+
+  static native void batchNormRPReluBwd(
+      long context,
+      long dz,
+      long sums,
+      long dbias1,
+      long dslope,
+      long dbias2,
+      long dy,
+      long v,
+      int vType,
+      long affine,
+      long shortcut,
+      long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
+      long rows,
+      long c,
+      int mode,
+      long workspace);
 
   static native void batchNormBwdSums(
       long context, long sums, long dy, long v, int vType, long rows, long c, long workspace);
@@ -245,7 +276,7 @@ final class CpuOps {
   static native void activationFwd(long context, long y, long x, long count, int kind, float slope);
 
   static native void activationBwd(
-      long context, long dx, long dy, long x, long count, int kind, float slope);
+      long context, long dx, long dy, long x, long shortcut, long count, int kind, float slope);
 
   // softmax_xent, finite_norm, adam, sgd
 

@@ -1,0 +1,197 @@
+package bireal.nn;
+
+import bireal.backend.ActivationGradient;
+import bireal.backend.ActivationKind;
+import bireal.backend.Backend;
+import bireal.backend.Conv2dSpec;
+import bireal.backend.GradMode;
+import bireal.tensor.DType;
+import bireal.tensor.Tensor;
+
+/**
+ * Nonlinearity, convolution, batch normalisation: BN(conv(f(x))). What every block is made of. f is
+ * the sign, whose bits the producer of x has packed, or a real one, which is recomputed where it is
+ * needed; the weights are binary or real. The normalisation is applied by the caller, fused with
+ * what follows.
+ */
+final class ConvUnit {
+  /** Outside -1..1, of the leaky clip (networks.md 1C.4, 1B). */
+  private static final float LEAKY_SLOPE = 0.1f;
+
+  private final Planner planner;
+  private final Backend backend;
+  private final Activation in;
+  private final Sign sign; // or kind
+  private final ActivationKind kind;
+  private final ActivationGradient surrogate;
+  private final BinaryConv2d binary; // or real
+  private final Conv2d real;
+  private final BatchNorm2d norm;
+  private final Tensor v;
+  private final Tensor dz;
+  private final Tensor db;
+  private final Tensor seen;
+
+  private ConvUnit(
+      Planner planner,
+      NetworkConfig config,
+      String convName,
+      String normName,
+      Activation in,
+      Conv2dSpec spec,
+      Sign sign,
+      ActivationKind kind,
+      boolean binaryWeights) {
+    this.planner = planner;
+    this.backend = planner.backend();
+    this.in = in;
+    this.sign = sign;
+    this.kind = kind;
+    this.surrogate = config.activationGradient();
+    int n = planner.maxImages();
+    binary = binaryWeights ? new BinaryConv2d(planner, convName, spec, config) : null;
+    real = binaryWeights ? null : new Conv2d(planner, convName, spec, config);
+    norm = new BatchNorm2d(planner, normName, spec.K(), binaryWeights ? DType.I64 : DType.F64);
+    v = planner.keep(spec.output(n), binaryWeights ? binary.valueType() : DType.F32);
+    dz = planner.outputGradient(spec.output(n));
+    db = planner.inputGradient(spec.input(n));
+    // Shares the memory of db, which a backward pass writes when it needs these values no more.
+    seen =
+        binaryWeights || kind == ActivationKind.IDENTITY
+            ? null
+            : planner.forwardScratch(spec.input(n));
+    if (sign != null && sign.threshold() != null) {
+      planner.needWorkspace(backend.approxSignWorkspaceBytes(in.channels()));
+    }
+  }
+
+  /** Behind {@code sign}, with weights as the config says. */
+  static ConvUnit behindSign(
+      Planner planner,
+      NetworkConfig config,
+      String convName,
+      String normName,
+      Activation in,
+      Conv2dSpec spec,
+      Sign sign) {
+    return new ConvUnit(
+        planner,
+        config,
+        convName,
+        normName,
+        in,
+        spec,
+        sign,
+        null,
+        config.weights() == NetworkConfig.Weights.BINARY);
+  }
+
+  /** Behind a real nonlinearity, with real weights. */
+  static ConvUnit real(
+      Planner planner,
+      NetworkConfig config,
+      String convName,
+      String normName,
+      Activation in,
+      Conv2dSpec spec,
+      ActivationKind kind) {
+    return new ConvUnit(planner, config, convName, normName, in, spec, null, kind, false);
+  }
+
+  /**
+   * Adds a row to the planner's layers: {@code more} is what the block does behind the
+   * normalisation, with {@code moreParameters}.
+   */
+  void row(String name, String more, long moreParameters) {
+    Conv2dSpec spec = binary != null ? binary.spec() : real.spec();
+    planner.layer(
+        new Planner.LayerRow(
+            name,
+            (binary != null ? "binary conv " : sign != null ? "sign, conv " : "conv ")
+                + spec.R()
+                + "x"
+                + spec.S()
+                + (spec.stride() > 1 ? "/" + spec.stride() : "")
+                + ", bn"
+                + more,
+            spec.output(1),
+            spec.weights().count() + norm.parameterCount() + moreParameters,
+            binary != null ? spec.macs() : 0,
+            binary != null ? 0 : spec.macs(),
+            binary != null ? binary.kernelName() : real.kernelName()));
+  }
+
+  /** The convolution's output, before its scale and normalisation. */
+  Tensor v() {
+    return v;
+  }
+
+  Tensor affine() {
+    return norm.affine();
+  }
+
+  BatchNorm2d norm() {
+    return norm;
+  }
+
+  void forward(int n, Pass pass) {
+    if (binary != null) {
+      binary.forward(n, v, pass == Pass.TRAIN ? norm.sums() : null, in.bits());
+      norm.prepare(n, v, binary.alpha(), pass);
+    } else {
+      real.forward(n, v, operand(n));
+      norm.prepareReal(n, v, pass);
+    }
+  }
+
+  /** What a real convolution sees. */
+  private Tensor operand(int n) {
+    if (sign != null) {
+      backend.signUnpackFwd(n, seen, in.bits());
+    } else if (kind == ActivationKind.IDENTITY) {
+      return in.real();
+    } else {
+      backend.activationFwd(n, seen, in.real(), kind, LEAKY_SLOPE);
+    }
+    return seen;
+  }
+
+  /**
+   * {@code dx} = {@code shortcutOrNull} + the gradient of x, from the gradient {@code dy} of the
+   * normalised output. dx may be shortcutOrNull, or {@link Planner#inputGradient} of its shape.
+   */
+  void backward(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
+    norm.backwardSums(n, dy, v);
+    backwardFromSums(n, dx, dy, shortcutOrNull, mode);
+  }
+
+  /**
+   * As {@link #backward}, where {@link BatchNorm2d#backwardSums()} of dy and v is already known.
+   */
+  void backwardFromSums(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
+    norm.backwardFromSums(n, dz, dy, v, binary == null ? null : binary.alpha(), mode);
+    if (binary != null) {
+      binary.backwardWeight(n, in.bits(), dz, mode);
+      binary.backwardInput(n, db, dz);
+    } else {
+      real.backwardWeight(n, operand(n), dz, mode);
+      real.backwardInput(n, db, dz);
+    }
+    if (sign != null) {
+      Parameter threshold = sign.threshold();
+      backend.approxSignBwd(
+          n,
+          dx,
+          threshold == null ? null : threshold.gradient(),
+          db,
+          in.real(),
+          Sign.thresholdOf(sign),
+          shortcutOrNull,
+          surrogate,
+          mode,
+          planner.workspace());
+    } else {
+      backend.activationBwd(n, dx, db, in.real(), shortcutOrNull, kind, LEAKY_SLOPE);
+    }
+  }
+}
