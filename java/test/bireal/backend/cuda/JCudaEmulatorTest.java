@@ -83,8 +83,8 @@ class JCudaEmulatorTest {
   }
 
   /**
-   * Through a direct buffer: under -Xcheck:jni arrays are handed to natives as copies, and JCuda does
-   * not write those back.
+   * Through a direct buffer: under -Xcheck:jni arrays are handed to natives as copies, and JCuda
+   * does not write those back.
    */
   private float[] download(CUdeviceptr memory, int count) {
     ByteBuffer bytes = ByteBuffer.allocateDirect(count * 4).order(ByteOrder.nativeOrder());
