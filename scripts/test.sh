@@ -24,9 +24,11 @@ for isa in "" scalar avx2; do
   grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
 done
 
-step "tests of the PTX interpreter"
-target/native-test/native/emulator/ptx/ptx_tests --gtest_brief=1 | tee target/ptx-tests.log
-grep -qE 'PASSED  \] [1-9]' target/ptx-tests.log || fail "the interpreter's tests ran no test"
+step "the emulator's own tests"
+for program in ptx/ptx_tests platform/emulator_platform_tests; do
+  target/native-test/native/emulator/$program --gtest_brief=1 2>target/emulator-findings.log | tee target/emulator-tests.log
+  grep -qE 'PASSED  \] [1-9]' target/emulator-tests.log || fail "$program ran no test"
+done
 
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
