@@ -8,6 +8,13 @@ cd "$repo"
 started=$SECONDS
 step() { echo; echo "== $1 ($((SECONDS - started)) s)"; }
 fail() { echo "test: error: $1" >&2; exit 1; }
+# build FOLDER TARGET...: says nothing unless it fails.
+build() {
+  local folder=$1
+  shift
+  cmake --build "$folder" --parallel "$(nproc)" --target "$@" > target/build.log 2>&1 ||
+    { tail -60 target/build.log; fail "building $folder failed; whole log: target/build.log"; }
+}
 
 step "format and rules of the house"
 scripts/format.sh --check
@@ -18,17 +25,25 @@ mvn -q -B package -Dmaven.test.skip=true
 
 step "native tests"
 cmake -S . -B target/native-test -DBIREAL_JNI=OFF >/dev/null
-cmake --build target/native-test --parallel "$(nproc)" | grep -vE '^\[|Built target' || true
+build target/native-test all
 for isa in "" scalar avx2; do
   BIREAL_ISA=$isa target/native-test/bireal_tests --gtest_brief=1 | tee target/native-tests.log
   grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
 done
 
+step "the emulator's own tests"
+for program in ptx/ptx_tests platform/emulator_platform_tests; do
+  target/native-test/native/emulator/$program --gtest_brief=1 2>target/emulator-findings.log | tee target/emulator-tests.log
+  grep -qE 'PASSED  \] [1-9]' target/emulator-tests.log || fail "$program ran no test"
+done
+
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
-cmake --build target/native-asan --parallel "$(nproc)" --target bireal_tests | grep -vE '^\[|Built target' || true
-target/native-asan/bireal_tests --gtest_brief=1 | tee target/native-asan.log
-grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized tests ran no test"
+build target/native-asan bireal_tests ptx_tests
+for program in bireal_tests native/emulator/ptx/ptx_tests; do
+  target/native-asan/$program --gtest_brief=1 | tee target/native-asan.log
+  grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized $program ran no test"
+done
 
 step "Java tests with -Xcheck:jni"
 mvn -B verify > target/java-tests.log 2>&1 || { grep -vE '^\[INFO\]( |$)' target/java-tests.log | tail -100; fail "Java tests failed; whole log: target/java-tests.log"; }

@@ -57,7 +57,6 @@ struct Context::Pool {
 Context::Context(int thread_count, Isa isa) : isa_(isa), thread_count_(thread_count), pool_(new Pool) {
   require(thread_count >= 1 && thread_count <= 1024, "threads must be in 1..1024, got " + std::to_string(thread_count));
   require_isa(isa);
-  if (isa >= Isa::kAvx512) extras_ = detect_extras();
   for (int worker = 1; worker < thread_count; ++worker) pool_->threads.emplace_back([this, worker] { pool_->work(worker); });
 }
 

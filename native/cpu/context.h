@@ -19,8 +19,6 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   Isa isa() const { return isa_; }
-  bool vpopcntdq() const { return extras_.vpopcntdq; }
-  bool vnni() const { return extras_.vnni; }
   int thread_count() const { return thread_count_; }
 
   /// Calls body(task, worker) once for each task in [0, task_count), worker in [0, thread_count), and returns when
@@ -54,7 +52,6 @@ class Context {
 
   struct Pool;
   Isa isa_;
-  IsaExtras extras_;
   int thread_count_;
   std::unique_ptr<Pool> pool_;
 };

@@ -15,6 +15,7 @@ const char* isa_name(Isa isa) {
     case Isa::kScalar: return "scalar";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
+    case Isa::kAvx512Vpopcntdq: return "avx512_vpopcntdq";
     case Isa::kAmx: return "amx";
   }
   return "unknown";
@@ -38,17 +39,9 @@ Isa detect_isa() {
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (!avx512) return avx2 ? Isa::kAvx2 : Isa::kScalar;
-  const IsaExtras extras = detect_extras();
+  if (!__builtin_cpu_supports("avx512vpopcntdq")) return Isa::kAvx512;
   static const bool tiles = may_use_tiles();
-  return tiles && extras.vpopcntdq && extras.vnni && __builtin_cpu_supports("bmi2") ? Isa::kAmx : Isa::kAvx512;
-}
-
-IsaExtras detect_extras() {
-  __builtin_cpu_init();
-  IsaExtras extras;
-  extras.vpopcntdq = __builtin_cpu_supports("avx512vpopcntdq");
-  extras.vnni = __builtin_cpu_supports("avx512vnni");
-  return extras;
+  return tiles && __builtin_cpu_supports("bmi2") ? Isa::kAmx : Isa::kAvx512Vpopcntdq;
 }
 
 void require_isa(Isa isa) {
@@ -60,13 +53,13 @@ void require_isa(Isa isa) {
 Isa default_isa() {
   const char* wanted = std::getenv("BIREAL_ISA");
   if (wanted == nullptr || *wanted == '\0') return detect_isa();
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+  for (Isa isa : kIsas) {
     if (std::string(wanted) == isa_name(isa)) {
       require_isa(isa);
       return isa;
     }
   }
-  throw InvalidArgument(std::string("BIREAL_ISA=") + wanted + ": use scalar, avx2, avx512 or amx");
+  throw InvalidArgument(std::string("BIREAL_ISA=") + wanted + ": use scalar, avx2, avx512, avx512_vpopcntdq or amx");
 }
 
 }  // namespace bireal::cpu

@@ -25,6 +25,7 @@ static dnnl::engine make_engine() {
     case Isa::kScalar: cap = dnnl::cpu_isa::sse41; break;  // the lowest that oneDNN's code generator knows
     case Isa::kAvx2: cap = dnnl::cpu_isa::avx2; break;
     case Isa::kAvx512:
+    case Isa::kAvx512Vpopcntdq:
     case Isa::kAmx: break;
   }
   dnnl::status status = dnnl::set_max_cpu_isa(cap);

@@ -4,7 +4,7 @@
 // plan's N and the run's n alone, so the thread count never changes a bit. All memory is the caller's; what is left are the
 // few small objects that dnnl_primitive_execute makes for itself.
 // A plan belongs to the Context it was made for (its thread count) and is run by one caller at a time.
-// Included by _cpu.cpp files only: tests and JNI do not see dnnl.hpp.
+// Included by _cpu.cpp and _bench.cpp files only: tests and JNI do not see dnnl.hpp.
 #pragma once
 #include <dnnl.hpp>
 #include <initializer_list>

@@ -144,6 +144,12 @@ struct Step {
     });
     around("batch_norm_bwd_sums",
            [&] { cpu::batch_norm_bwd_sums(c, float_sums.data(), z.data(), counts.data(), DType::kI16, rows, C, scratch()); });
+    around("batch_norm_rprelu_bwd", [&] {
+      BatchNormApply in{counts.data(), DType::kI16,  affine.data(), x.data(),    affine.data(),
+                        nullptr,       alpha.data(), alpha.data(),  alpha.data()};
+      cpu::batch_norm_rprelu_bwd(c, d.data(), float_sums.data(), g.data(), g.data() + C, g.data() + 2 * C, z.data(), in, rows, C,
+                                 GradMode::kOverwrite, scratch());
+    });
     around("batch_norm_bwd_coefficients", [&] {
       cpu::batch_norm_bwd_coefficients(coefficients.data(), g.data(), v.data(), float_sums.data(), stats.data(), alpha.data(),
                                        alpha.data(), rows, C, GradMode::kOverwrite);
@@ -151,9 +157,11 @@ struct Step {
     around("batch_norm_bwd_apply",
            [&] { cpu::batch_norm_bwd_apply(c, d.data(), z.data(), counts.data(), DType::kI16, coefficients.data(), rows, C); });
     around("approx_sign_bwd", [&] {
-      cpu::approx_sign_bwd(c, d.data(), z.data(), x.data(), nullptr, x.data(), rows, C, ActivationGradient::kApproxSign);
+      cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), rows, C,
+                           ActivationGradient::kApproxSign, GradMode::kOverwrite, scratch());
     });
     around("sign_pack_fwd", [&] { cpu::sign_pack_fwd(c, bits.data(), x.data(), nullptr, rows, C); });
+    around("sign_unpack_fwd", [&] { cpu::sign_unpack_fwd(c, y.data(), bits.data(), rows, C); });
     around("weight_binarize_fwd", [&] {
       weight_binarize_check(K, 9, C);
       cpu::weight_binarize_fwd(c, w_bits.data(), alpha.data(), w.data(), K, 9, C);
@@ -171,7 +179,8 @@ struct Step {
     });
     around("avg_pool_bwd", [&] { cpu::avg_pool_bwd(c, d.data(), y.data(), half, n); });
     around("activation_fwd", [&] { cpu::activation_fwd(c, y.data(), x.data(), cells, ActivationKind::kClip, 0); });
-    around("activation_bwd", [&] { cpu::activation_bwd(c, d.data(), z.data(), x.data(), cells, ActivationKind::kClip, 0); });
+    around("activation_bwd",
+           [&] { cpu::activation_bwd(c, d.data(), z.data(), x.data(), nullptr, cells, ActivationKind::kClip, 0); });
     around("softmax_xent", [&] {
       SoftmaxXent in{x.data(), labels.data(), nullptr, 0.1, 1.0 / n};
       cpu::softmax_xent(c, metrics.data(), d.data(), in, n, K, GradMode::kAccumulate, scratch());

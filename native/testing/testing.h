@@ -110,7 +110,7 @@ void expect_within(const Guarded<T>& got, const U& expected, const std::vector<d
 /// Contexts that every CPU op is tested on: each instruction set this machine can run, with 1 and with 3 threads.
 inline std::vector<std::shared_ptr<cpu::Context>> all_contexts() {
   std::vector<std::shared_ptr<cpu::Context>> contexts;
-  for (cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx})
+  for (cpu::Isa isa : cpu::kIsas)
     if (isa <= cpu::default_isa())
       for (int threads : {1, 3}) contexts.push_back(std::make_shared<cpu::Context>(threads, isa));
   return contexts;

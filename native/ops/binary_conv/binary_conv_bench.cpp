@@ -1,8 +1,9 @@
 // op_bench --benchmark_filter=BinaryConv: the layers of Bi-Real-Net (ImageNet and CIFAR shapes), each forward kernel that this
 // machine has, and the backward passes, on one thread. Every result is compared with the reference once before timing (the
 // backward ones only on their first image, and by a bound that any wrong term breaks). MAC/cycle counts cycles of the clock
-// under load, measured beside each run by a chain of multiplications with a latency of 3. The Fixed16 runs alternate with the
-// float32 pass of the same shape; "speedup" is the ratio of the two medians.
+// under load, measured beside each run by a chain of multiplications with a latency of 3. The VsOneDnn runs (scripts/bench.sh
+// conv) alternate with oneDNN's float32 convolution of the same shape, in the layouts it likes best; "ratio" is that of the two
+// medians.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -11,10 +12,12 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/rng.h"
 #include "cpu/context.h"
+#include "cpu/onednn.h"
 #include "ops/binary_conv/binary_conv_cpu.h"
 
 namespace bireal {
@@ -160,43 +163,103 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Manual time: the fixed-point pass.
+// oneDNN's float32 convolution alone: no unpacking, no change of layout.
+class OneDnnConv {
+ public:
+  OneDnnConv(cpu::onednn::ConvPass pass, const Conv2dShape& s) : stream_(cpu::onednn::engine()) {
+    using dnnl::memory;
+    const auto f32 = memory::data_type::f32;
+    const auto any = memory::format_tag::any;
+    const auto direct = dnnl::algorithm::convolution_direct;
+    const memory::dims stride = {s.stride, s.stride}, pad = {s.pad, s.pad};
+    const memory::desc x({s.N, s.C, s.H, s.W}, f32, any), w({s.K, s.C, s.R, s.S}, f32, any),
+        y({s.N, s.K, s.P(), s.Q()}, f32, any);
+    cpu::onednn::planning("oneDNN", [&] {
+      const dnnl::convolution_forward::primitive_desc fwd(cpu::onednn::engine(), dnnl::prop_kind::forward_training, direct, x, w,
+                                                          y, stride, pad, pad);
+      if (pass == cpu::onednn::ConvPass::kFwd) {
+        primitive_ = dnnl::convolution_forward(fwd), kernel_name_ = fwd.impl_info_str();
+        add(DNNL_ARG_SRC, fwd.src_desc()), add(DNNL_ARG_WEIGHTS, fwd.weights_desc()), add(DNNL_ARG_DST, fwd.dst_desc());
+      } else if (pass == cpu::onednn::ConvPass::kBwdInput) {
+        const dnnl::convolution_backward_data::primitive_desc pd(cpu::onednn::engine(), direct, x, w, y, stride, pad, pad, fwd);
+        primitive_ = dnnl::convolution_backward_data(pd), kernel_name_ = pd.impl_info_str();
+        add(DNNL_ARG_DIFF_SRC, pd.diff_src_desc()), add(DNNL_ARG_WEIGHTS, pd.weights_desc());
+        add(DNNL_ARG_DIFF_DST, pd.diff_dst_desc());
+      } else {
+        const dnnl::convolution_backward_weights::primitive_desc pd(cpu::onednn::engine(), direct, x, w, y, stride, pad, pad,
+                                                                    fwd);
+        primitive_ = dnnl::convolution_backward_weights(pd), kernel_name_ = pd.impl_info_str();
+        add(DNNL_ARG_SRC, pd.src_desc()), add(DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc());
+        add(DNNL_ARG_DIFF_DST, pd.diff_dst_desc());
+      }
+    });
+  }
+  void run() {
+    primitive_.execute(stream_, args_);
+    stream_.wait();
+  }
+  const std::string& kernel_name() const { return kernel_name_; }
+
+ private:
+  void add(int index, const dnnl::memory::desc& desc) {
+    dnnl::memory memory(desc, cpu::onednn::engine());
+    float* values = static_cast<float*>(memory.get_data_handle());
+    for (size_t i = 0; i < desc.get_size() / sizeof(float); ++i) values[i] = float(i % 2) - 0.5f;
+    args_.emplace(index, memory);
+  }
+  dnnl::stream stream_;
+  dnnl::primitive primitive_;
+  std::string kernel_name_;
+  std::unordered_map<int, dnnl::memory> args_;
+};
+
+// Manual time: ours.
 template <class Pass>
-void run_fixed16(benchmark::State& state, Bench& bench, const Pass& pass) {
-  auto timed = [&](const cpu::BinaryConvPlan& plan) {
+void run_versus(benchmark::State& state, Bench& bench, cpu::onednn::ConvPass pass, const Pass& ours) {
+  OneDnnConv theirs(pass, bench.s);
+  auto timed = [&](const auto& run) {
     const double begin = seconds_now();
-    pass(plan);
+    run();
     return seconds_now() - begin;
   };
-  std::vector<double> fixed16, float32;
+  theirs.run();
+  std::vector<double> own, onednn;
   for (auto _ : state) {
-    float32.push_back(timed(bench.plan));
-    fixed16.push_back(timed(bench.fixed16));
-    state.SetIterationTime(fixed16.back());
+    onednn.push_back(timed([&] { theirs.run(); }));
+    own.push_back(timed(ours));
+    state.SetIterationTime(own.back());
   }
   const double macs = double(bench.s.output_count(bench.n)) * double(bench.s.taps() * bench.s.C), cycle = seconds_per_cycle();
-  state.counters["MAC/cycle"] = macs * cycle / median(fixed16);
-  state.counters["float32"] = macs * cycle / median(float32);
-  state.counters["speedup"] = median(float32) / median(fixed16);
+  state.counters["MAC/cycle"] = macs * cycle / median(own);
+  state.counters["oneDNN"] = macs * cycle / median(onednn);
+  state.counters["us"] = median(own) / double(bench.n) * 1e6;
+  state.counters["ratio"] = median(onednn) / median(own);
+  state.SetLabel(theirs.kernel_name());
 }
 
-void run_bwd_input_fixed16(benchmark::State& state, const Conv2dShape& shape) {
+void run_fwd_versus(benchmark::State& state, const Conv2dShape& shape) {
+  Bench bench(shape, nullptr, cpu::default_isa());
+  if (!bench.fwd_is_right()) return state.SkipWithError("wrong result");
+  run_versus(state, bench, cpu::onednn::ConvPass::kFwd, [&] { bench.fwd(); });
+}
+
+void run_bwd_input_versus(benchmark::State& state, const Conv2dShape& shape) {
   Bench bench(shape, nullptr, cpu::default_isa());
   bench.bwd_input(bench.fixed16);
   std::vector<float> expected(size_t(shape.input_count(1)));
   ref::binary_conv_bwd_input_fixed16(expected.data(), bench.dz.data(), bench.alpha.data(), bench.w.data(), shape, 1);
   if (!std::equal(expected.begin(), expected.end(), bench.dx.data())) return state.SkipWithError("wrong result");
-  run_fixed16(state, bench, [&](const cpu::BinaryConvPlan& plan) { bench.bwd_input(plan); });
+  run_versus(state, bench, cpu::onednn::ConvPass::kBwdInput, [&] { bench.bwd_input(bench.fixed16); });
 }
 
-void run_bwd_weight_fixed16(benchmark::State& state, const Conv2dShape& shape) {
+void run_bwd_weight_versus(benchmark::State& state, const Conv2dShape& shape) {
   Bench bench(shape, nullptr, cpu::default_isa());
   cpu::binary_conv_bwd_weight(bench.context, bench.fixed16, bench.dw.data(), bench.x.data(), bench.dz.data(), 1,
                               GradMode::kOverwrite, bench.workspace.data());
   std::vector<float> expected(size_t(shape.K * shape.taps() * shape.C));
   ref::binary_conv_bwd_weight_fixed16(expected.data(), bench.x.data(), bench.dz.data(), shape, 1, GradMode::kOverwrite);
   if (!std::equal(expected.begin(), expected.end(), bench.dw.data())) return state.SkipWithError("wrong result");
-  run_fixed16(state, bench, [&](const cpu::BinaryConvPlan& plan) { bench.bwd_weight(plan); });
+  run_versus(state, bench, cpu::onednn::ConvPass::kBwdWeight, [&] { bench.bwd_weight(bench.fixed16); });
 }
 
 const bool registered = [] {
@@ -207,12 +270,13 @@ const bool registered = [] {
                                    kernel);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdInput/") + layer.name).c_str(), run_bwd_input, layer.shape);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeight/") + layer.name).c_str(), run_bwd_weight, layer.shape);
-    benchmark::RegisterBenchmark((std::string("BinaryConvBwdInputFixed16/") + layer.name).c_str(), run_bwd_input_fixed16,
-                                 layer.shape)
-        ->UseManualTime();
-    benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeightFixed16/") + layer.name).c_str(), run_bwd_weight_fixed16,
-                                 layer.shape)
-        ->UseManualTime();
+    auto versus = [&](const char* pass, void (*run)(benchmark::State&, const Conv2dShape&)) {
+      const std::string name = std::string("BinaryConvVsOneDnn/") + pass + "/" + layer.name;
+      benchmark::RegisterBenchmark(name.c_str(), run, layer.shape)->UseManualTime();
+    };
+    versus("forward", run_fwd_versus);
+    versus("backward_input", run_bwd_input_versus);
+    versus("backward_weight", run_bwd_weight_versus);
   }
   return true;
 }();

@@ -17,7 +17,6 @@ struct Kernel {
   BinaryConvRun* run;
   DType v_type;
   Isa isa;
-  bool vpopcntdq;  // needed beside isa
   int64_t block;
   bool nibbles;     // a byte per 4 channels instead of a word per 32
   bool makes_sums;  // adds up v and v^2 itself
@@ -25,17 +24,17 @@ struct Kernel {
 
 /// Best first.
 constexpr Kernel kKernels[] = {
-    {"avx512_vpopcntdq", binary_conv_run_i16_avx512_vpopcnt, DType::kI16, Isa::kAvx512, true, 32, false, true},
-    {"avx512_nibble_table", binary_conv_run_i16_avx512, DType::kI16, Isa::kAvx512, false, 64, true, true},
-    {"avx2_nibble_table", binary_conv_run_i16_avx2, DType::kI16, Isa::kAvx2, false, 32, true, true},
-    {"portable", binary_conv_run_i16, DType::kI16, Isa::kScalar, false, 32, false, false},
-    {"avx512_vpopcntdq_i32", binary_conv_run_i32_avx512_vpopcnt, DType::kI32, Isa::kAvx512, true, 32, false, false},
-    {"portable_i32", binary_conv_run_i32, DType::kI32, Isa::kScalar, false, 32, false, false},
+    {"avx512_vpopcntdq", binary_conv_run_i16_avx512_vpopcnt, DType::kI16, Isa::kAvx512Vpopcntdq, 32, false, true},
+    {"avx512_nibble_table", binary_conv_run_i16_avx512, DType::kI16, Isa::kAvx512, 64, true, true},
+    {"avx2_nibble_table", binary_conv_run_i16_avx2, DType::kI16, Isa::kAvx2, 32, true, true},
+    {"portable", binary_conv_run_i16, DType::kI16, Isa::kScalar, 32, false, false},
+    {"avx512_vpopcntdq_i32", binary_conv_run_i32_avx512_vpopcnt, DType::kI32, Isa::kAvx512Vpopcntdq, 32, false, false},
+    {"portable_i32", binary_conv_run_i32, DType::kI32, Isa::kScalar, 32, false, false},
 };
 constexpr int64_t kNibbles = kWordBits / 4;
 
 bool runs_on(const Kernel& kernel, const Context& context, const Conv2dShape& shape) {
-  return kernel.v_type == binary_conv_v_type(shape) && kernel.isa <= context.isa() && (!kernel.vpopcntdq || context.vpopcntdq());
+  return kernel.v_type == binary_conv_v_type(shape) && kernel.isa <= context.isa();
 }
 
 const Kernel& select_kernel(const Context& context, const Conv2dShape& shape) {

@@ -42,7 +42,7 @@ struct InputGeometry {
     magnitudes = head.add(s.N, sizeof(uint32_t));
     flags = head.add(s.N, 1);
     head_bytes = area.bytes = head.bytes;
-    weights = area.add(blocks * s.taps() * quads * kernel.input_vectors * kernel.lanes, sizeof(int32_t));
+    weights = area.add(blocks * s.taps() * quads * kernel.input_vectors * kernel.index_words, sizeof(int32_t));
     tables = worker.add(std::max(staged_rows * row_entries, s.K), sizeof(int32_t));  // first the magnitudes by channel
     scratch = worker.add(4 * quads, sizeof(int16_t));
     worker_bytes = worker.bytes;
@@ -64,7 +64,7 @@ struct WeightGeometry {
     const int64_t P = s.P(), Q = s.Q(), target = 256;  // pixels of a chunk: then storing a tile's sums is 1/60 of the work
     fits = Q <= kFixed16Terms;
     padded_K = ceil_div(s.K, 4) * 4;
-    padded_C = ceil_div(s.C, 16) * 16;
+    padded_C = round_up(s.C, kernel.lanes);
     chunk_images = std::clamp(target / (P * Q), int64_t(1), s.N);
     chunk_rows = std::clamp(target / Q, int64_t(1), P);
     row_blocks = ceil_div(P, chunk_rows);
@@ -98,7 +98,7 @@ struct WeightGeometry {
     spread = worker.add(chunk_images * ((chunk_rows - 1) * s.stride + s.R) * pitch * c_block / 16, sizeof(uint64_t));
     pixels = worker.add(4 * chunk_quads, sizeof(int32_t));
     pixel_classes = worker.add(4 * chunk_quads, sizeof(int32_t));
-    index = worker.add(s.taps() * c_block * chunk_quads, sizeof(int32_t));
+    index = worker.add(s.taps() * c_block / kernel.lanes * kernel.index_words * chunk_quads, sizeof(int32_t));
     pairs = worker.add(2 * chunk_quads * padded_K, sizeof(uint32_t));
     tables = worker.add(chunk_quads * kernel.channel_block * kernel.entries, sizeof(int32_t));
     worker_bytes = worker.bytes;
@@ -145,7 +145,7 @@ void input_by_tables(Context& context, const InputGeometry& g, const Conv2dShape
                      int64_t n, void* workspace) {
   const int64_t outputs = s.output_count(1), inputs = s.input_count(1), P = s.P(), Q = s.Q();
   int32_t* weights = part<int32_t>(workspace, g.weights);
-  const int64_t weight_row = s.S * g.quads * kernel.input_vectors * kernel.lanes;
+  const int64_t weight_row = s.S * g.quads * kernel.input_vectors * kernel.index_words;
   auto worker_part = [&](int worker, int64_t at) { return g.workers + worker * g.worker_bytes + at; };
 
   context.parallel(n + g.blocks * s.R, [&](int64_t task, int worker) {

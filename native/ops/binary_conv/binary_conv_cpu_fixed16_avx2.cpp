@@ -1,6 +1,9 @@
-// Fixed-point gradients with AVX2: VPERMD looks up 8 lanes in a table of 8, which hold the sums with the fourth value
-// positive; where it is negative, the lane has the complement of the other three bits, and VPSIGND negates the sum.
-// See binary_conv_fixed16.h.
+// Fixed-point gradients with AVX2: VPSHUFB looks up 32 channels at once. See binary_conv_fixed16.h.
+//
+// A sum of four +-q, plus 2^17, has 18 bits. Its table is three tables of 16 bytes with 6 bits each, so that bytes hold the sum
+// of four values looked up (4 * 63 < 256) before they are added to 16-bit lanes: 3 shuffles, 3 additions and, every fourth time,
+// 9 instructions more for 128 multiply-adds, 17 a vector instruction. VPERMD on 32-bit lanes and VPSIGND did 8 (and VPERMD is
+// two instructions inside Zen 3), VPMADDWD does 8, a float32 FMA 8.
 #include <immintrin.h>
 
 #include "ops/binary_conv/binary_conv_fixed16_lookup.h"
@@ -10,41 +13,160 @@ namespace {
 
 struct Avx2 {
   using V = __m256i;
-  enum { kLanes = 8, kEntries = 8, kVectors = 1, kPixels = 8, kChannels = 2, kStreams = 4 };
-  BIREAL_INLINE V zero() { return _mm256_setzero_si256(); }
-  BIREAL_INLINE V load(const int32_t* p) { return _mm256_load_si256(reinterpret_cast<const V*>(p)); }
-  BIREAL_INLINE void store(int32_t* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
-  BIREAL_INLINE V add(V a, V b) { return _mm256_add_epi32(a, b); }
-  BIREAL_INLINE V table(uint32_t low, uint32_t high) {
+  enum { kLanes = 32, kIndexWords = 8, kEntries = 12, kVectors = 2, kPixels = 2, kNarrowPixels = 4, kChannels = 2, kStreams = 2 };
+  enum { kPlanes = 3, kBits = 6, kOffset = 1 << 17 };
+  BIREAL_INLINE V load(const void* p) { return _mm256_load_si256(reinterpret_cast<const V*>(p)); }
+  BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
+
+  // Words of a sum v to words of bytes (v & 63, v >> 6 & 63, v >> 12, 0), and the bytes of a kind side by side.
+  BIREAL_INLINE V planes(V v) {
+    const V split = _mm256_or_si256(_mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi32(0x3F)),
+                                                    _mm256_and_si256(_mm256_slli_epi32(v, 2), _mm256_set1_epi32(0x3F00))),
+                                    _mm256_and_si256(_mm256_slli_epi32(v, 4), _mm256_set1_epi32(0x3F0000)));
+    return _mm256_shuffle_epi8(split, _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
+                                                       13, 2, 6, 10, 14, 3, 7, 11, 15));
+  }
+  // Entry i: bit b of i negates value b. Three times 16 bytes, low bits first.
+  BIREAL_INLINE void store_table(int32_t* out, uint32_t low, uint32_t high) {
     const V first = _mm256_setr_epi16(1, 1, -1, 1, 1, -1, -1, -1, 1, 1, -1, 1, 1, -1, -1, -1);
-    const V second = _mm256_setr_epi16(1, 1, 1, 1, 1, 1, 1, 1, -1, 1, -1, 1, -1, 1, -1, 1);
-    return _mm256_add_epi32(_mm256_madd_epi16(_mm256_set1_epi32(int(low)), first),
-                            _mm256_madd_epi16(_mm256_set1_epi32(int(high)), second));
+    const V second_0_8 = _mm256_setr_epi16(1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1, -1, 1, -1, 1, -1);
+    const V second_4_12 = _mm256_setr_epi16(-1, 1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const V both = _mm256_add_epi32(_mm256_madd_epi16(_mm256_set1_epi32(int(low)), first), _mm256_set1_epi32(kOffset));
+    const V pair = _mm256_set1_epi32(int(high));
+    const V entries_0_8 = planes(_mm256_add_epi32(both, _mm256_madd_epi16(pair, second_0_8)));
+    const V entries_4_12 = planes(_mm256_add_epi32(both, _mm256_madd_epi16(pair, second_4_12)));
+    const V plane_0_1 = _mm256_permute4x64_epi64(_mm256_unpacklo_epi32(entries_0_8, entries_4_12), _MM_SHUFFLE(3, 1, 2, 0));
+    const V plane_2 = _mm256_permute4x64_epi64(_mm256_unpackhi_epi32(entries_0_8, entries_4_12), _MM_SHUFFLE(3, 1, 2, 0));
+    _mm256_storeu_si256(reinterpret_cast<V*>(out), plane_0_1);
+    _mm_store_si128(reinterpret_cast<__m128i*>(out + 8), _mm256_castsi256_si128(plane_2));
   }
-  // Bits 0-2 for VPERMD, the sign and bit 3 (not zero) for VPSIGND.
-  BIREAL_INLINE V index(uint64_t nibbles, int64_t part) {
-    const V shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-    const V nibble = _mm256_srlv_epi32(_mm256_set1_epi32(int(uint32_t(nibbles >> (32 * part)))), shifts);
-    const V negative = _mm256_srai_epi32(_mm256_slli_epi32(nibble, 28), 31);
-    const V low = _mm256_and_si256(_mm256_xor_si256(nibble, negative), _mm256_set1_epi32(7));
-    return _mm256_or_si256(_mm256_or_si256(low, _mm256_set1_epi32(8)), _mm256_slli_epi32(negative, 31));
+  BIREAL_INLINE __m128i bytes_of(uint64_t nibbles) {
+    const __m128i all = _mm_cvtsi64_si128(int64_t(nibbles)), mask = _mm_set1_epi8(15);
+    return _mm_unpacklo_epi8(_mm_and_si128(all, mask), _mm_and_si128(_mm_srli_epi64(all, 4), mask));
   }
-  BIREAL_INLINE V look_up_add(V sum, V index, V table) {
-    return _mm256_add_epi32(sum, _mm256_sign_epi32(_mm256_permutevar8x32_epi32(table, index), index));
+  // Even bytes: channels 0-15, odd bytes: 16-31, so that both 16-bit sums are in order.
+  BIREAL_INLINE void store_index(int32_t* out, const uint64_t* nibbles) {
+    const __m128i even = bytes_of(nibbles[0]), odd = bytes_of(nibbles[1]);
+    store(out, _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd)));
   }
-  BIREAL_INLINE void store_scaled(float* out, V sum, double step, int64_t present) {
-    const __m256d factor = _mm256_set1_pd(step);
-    const __m128 low = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(sum)), factor));
-    const __m128 high = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(sum, 1)), factor));
-    const __m256 value = _mm256_set_m128(high, low);
-    if (present >= kLanes) return _mm256_storeu_ps(out, value);
-    const V lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    _mm256_maskstore_ps(out, _mm256_cmpgt_epi32(_mm256_set1_epi32(int(present)), lanes), value);
-  }
+
+  template <int kTables, int kWidth>
+  struct Tile {
+    V all[kTables][kWidth][kPlanes];  // 16-bit sums of pairs of bytes, modulo 2^16,
+    V odd[kTables][kWidth][kPlanes];  // and of their upper bytes
+    V sum[kTables][kWidth][4];        // 8 channels each, modulo 2^32
+    uint32_t lookups;
+    int batches;  // since `all` and `odd` were cleared
+
+    BIREAL_MEMBER void clear() {
+      lookups = 0, batches = 0;
+      for (int t = 0; t < kTables; ++t)
+        for (int v = 0; v < kWidth; ++v) {
+          for (int p = 0; p < kPlanes; ++p) all[t][v][p] = odd[t][v][p] = _mm256_setzero_si256();
+          for (int part = 0; part < 4; ++part) sum[t][v][part] = _mm256_setzero_si256();
+        }
+    }
+
+    // Up to four quads: what bytes can hold.
+    template <int kQuads>
+    BIREAL_MEMBER void batch(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t index_step) {
+      V bytes[kTables][kWidth][kPlanes];
+#pragma GCC unroll 4
+      for (int quad = 0; quad < kQuads; ++quad) {
+        V at[kWidth];
+#pragma GCC unroll 2
+        for (int v = 0; v < kWidth; ++v) at[v] = load(index + quad * index_step + v * kIndexWords);
+#pragma GCC unroll 4
+        for (int t = 0; t < kTables; ++t)
+#pragma GCC unroll 3
+          for (int p = 0; p < kPlanes; ++p) {
+            const int32_t* plane = tables + quad * table_step + t * kEntries + p * 4;
+            const V table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(plane)));
+#pragma GCC unroll 2
+            for (int v = 0; v < kWidth; ++v) {
+              const V found = _mm256_shuffle_epi8(table, at[v]);
+              bytes[t][v][p] = quad == 0 ? found : _mm256_add_epi8(bytes[t][v][p], found);
+              asm volatile("" : "+x"(bytes[t][v][p]));  // in this order: gcc 12 would shuffle first, and spill half of it
+            }
+          }
+      }
+#pragma GCC unroll 4
+      for (int t = 0; t < kTables; ++t)
+#pragma GCC unroll 2
+        for (int v = 0; v < kWidth; ++v)
+#pragma GCC unroll 3
+          for (int p = 0; p < kPlanes; ++p) {
+            all[t][v][p] = _mm256_add_epi16(all[t][v][p], bytes[t][v][p]);
+            odd[t][v][p] = _mm256_add_epi16(odd[t][v][p], _mm256_srli_epi16(bytes[t][v][p], 8));
+          }
+      if (++batches == 256) combine();  // 256 * 4 * 63 < 2^16
+    }
+
+    BIREAL_MEMBER void run(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t index_step, int64_t quads) {
+      lookups += uint32_t(quads);
+      for (; quads >= 4; quads -= 4, tables += 4 * table_step, index += 4 * index_step)
+        batch<4>(tables, table_step, index, index_step);
+      for (; quads > 0; --quads, tables += table_step, index += index_step) batch<1>(tables, table_step, index, index_step);
+    }
+
+    template <int kTaps>
+    BIREAL_MEMBER void add_row(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t quads) {
+      for (int j = 0; j < kTaps; ++j)
+        run(tables + (kTaps - 1 - j) * kEntries, table_step, index + j * kWidth * kIndexWords, kTaps * kWidth * kIndexWords,
+            quads);
+    }
+    BIREAL_MEMBER void add(const int32_t* tables, const int32_t* index, int64_t quads) {
+      run(tables, kTables * kEntries, index, kWidth * kIndexWords, quads);
+    }
+
+    __attribute__((noinline)) void combine() {
+      batches = 0;
+      for (int t = 0; t < kTables; ++t)
+        for (int v = 0; v < kWidth; ++v)
+          for (int p = 0; p < kPlanes; ++p) {
+            const V high = odd[t][v][p], low = _mm256_sub_epi16(all[t][v][p], _mm256_slli_epi16(high, 8));
+            V* to = sum[t][v];
+            auto widened = [&](__m128i half) { return _mm256_slli_epi32(_mm256_cvtepu16_epi32(half), kBits * p); };
+            to[0] = _mm256_add_epi32(to[0], widened(_mm256_castsi256_si128(low)));
+            to[1] = _mm256_add_epi32(to[1], widened(_mm256_extracti128_si256(low, 1)));
+            to[2] = _mm256_add_epi32(to[2], widened(_mm256_castsi256_si128(high)));
+            to[3] = _mm256_add_epi32(to[3], widened(_mm256_extracti128_si256(high, 1)));
+            all[t][v][p] = odd[t][v][p] = _mm256_setzero_si256();
+          }
+    }
+
+    BIREAL_MEMBER void finish() {
+      combine();
+      const V offsets = _mm256_set1_epi32(int(lookups * kOffset));
+      for (int t = 0; t < kTables; ++t)
+        for (int v = 0; v < kWidth; ++v)
+          for (int part = 0; part < 4; ++part) sum[t][v][part] = _mm256_sub_epi32(sum[t][v][part], offsets);
+    }
+
+    BIREAL_MEMBER void store_scaled(int t, int v, float* out, double step, int64_t present) const {
+      const __m256d factor = _mm256_set1_pd(step);
+      for (int part = 0; part < 4 && present > 0; ++part, out += 8, present -= 8) {
+        const V value = sum[t][v][part];
+        const __m128 low = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(value)), factor));
+        const __m128 high = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(value, 1)), factor));
+        const __m256 scaled = _mm256_set_m128(high, low);
+        if (present >= 8) {
+          _mm256_storeu_ps(out, scaled);
+        } else {
+          const V lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+          _mm256_maskstore_ps(out, _mm256_cmpgt_epi32(_mm256_set1_epi32(int(present)), lanes), scaled);
+        }
+      }
+    }
+    BIREAL_MEMBER void add_to(int t, int v, int32_t* target, bool overwrite) const {
+      for (int part = 0; part < 4; ++part, target += 8)
+        store(target, overwrite ? sum[t][v][part] : _mm256_add_epi32(sum[t][v][part], load(target)));
+    }
+  };
 };
 
 }  // namespace
 
-const Fixed16Kernel kFixed16Avx2 = Fixed16<Avx2>::kernel("avx2_lookup");
+const Fixed16Kernel kFixed16Avx2 = Fixed16<Avx2>::kernel("avx2_byte_planes");
 
 }  // namespace bireal::cpu

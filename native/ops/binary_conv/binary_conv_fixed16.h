@@ -9,7 +9,7 @@
 //
 // How: sums of four +-q over 4 output channels (bwd_input) or 4 output pixels (bwd_weight) take 16 values. They are written
 // out once as a table, and the four sign bits of each lane select one of them: one permutation and one addition of 32-bit
-// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2.
+// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2. (AVX2 has a better way: binary_conv_cpu_fixed16_avx2.cpp.)
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include <string.h>
@@ -66,7 +66,7 @@ namespace bireal::cpu {
 
 /// Output rows [h_begin, h_end) of one image of bwd_input.
 struct Fixed16InputTask {
-  const int32_t* tables;   // [dz row - first_p][channel quad][columns][entries]; columns outside dz are tables of zeros
+  const int32_t* tables;   // [dz row - first_p][channel quad][columns][entries]; columns outside dz are tables of q = 0
   const int32_t* weights;  // of prepare_weights, [block of input channels][R]
   float* dx;               // [H, W, C] of the image
   double step;
@@ -86,10 +86,11 @@ struct Fixed16WeightTask {
 
 struct Fixed16Kernel {
   const char* name;
-  int64_t lanes, entries;
-  int64_t input_vectors;  // bwd_input: vectors of input channels side by side
-  int64_t channel_block;  // bwd_weight: output channels a tile, divides 4
-  int64_t stream_block;   // bwd_weight: (tap, vector) pairs a tile
+  int64_t lanes, index_words;  // channels of an index vector, a multiple of 16, and its size in 32-bit words
+  int64_t entries;             // size of a table in 32-bit words
+  int64_t input_vectors;       // bwd_input: vectors of input channels side by side
+  int64_t channel_block;       // bwd_weight: output channels a tile, divides 4
+  int64_t stream_block;        // bwd_weight: (tap, vector) pairs a tile
 
   /// max[k] = larger of max[k] and the magnitudes of dz[.., k] * alpha[k]; alpha may be null (1).
   void (*magnitudes)(uint32_t* max, const float* dz, const float* alpha, int64_t pixels, int64_t K);

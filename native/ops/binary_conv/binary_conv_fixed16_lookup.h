@@ -1,12 +1,21 @@
-// The kernels of binary_conv_fixed16.h for vectors of 32-bit lanes. I offers:
-//   V, kLanes (divides 16), kEntries   a vector; the entries of a table of four +-q
-//   kVectors, kPixels                  tile of bwd_input: kPixels pixels x kVectors vectors of input channels
-//   kChannels, kStreams                tile of bwd_weight: kChannels tables x kStreams index vectors
-//   zero load store add, table(pair, pair), index(nibbles, part of 16 channels), look_up_add(sum, index, table),
-//   store_scaled(out, sum, step, present)
+// The kernels of binary_conv_fixed16.h. I, an instruction set, offers:
+//   kLanes, kIndexWords           channels of an index vector (16, or a multiple), and its size in 32-bit words
+//   kEntries                      size of a table of four +-q, in 32-bit words
+//   kVectors, kPixels             tile of bwd_input: kPixels pixels x kVectors vectors of input channels; kNarrowPixels x 1
+//                                 where one vector holds all channels that are left
+//   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors
+//   store_table(out, pair, pair), store_index(out, nibbles [kLanes / 16])
+//   Tile<tables, vectors>         their sums of looked-up values:
+//     clear()
+//     add_row<taps>(...)          pixel i and tap j look up in the table of column i - j + taps - 1
+//     add(...)                    all tables with all vectors
+//     store_scaled(t, v, out, step, present), add_to(t, v, target, overwrite)
+// LaneTile is such a tile for vectors of 32-bit lanes.
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include "ops/binary_conv/binary_conv_fixed16.h"
+
+#define BIREAL_MEMBER inline __attribute__((always_inline))
 
 namespace bireal::cpu {
 namespace {
@@ -73,10 +82,74 @@ void finish(float* out, const int32_t* partials, int64_t stride, int64_t slices,
   }
 }
 
+/// I offers, beside the above: V, zero load store add_lanes, look_up_add(sum, index, table), store_scaled(out, sum, step,
+/// present).
+template <class I, int kTables, int kVectors>
+struct LaneTile {
+  using V = typename I::V;
+  V sum[kTables][kVectors];
+
+  BIREAL_MEMBER void clear() {
+#pragma GCC unroll 16
+    for (int t = 0; t < kTables; ++t)
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) sum[t][v] = I::zero();
+  }
+
+  template <int kTaps>
+  BIREAL_MEMBER void add_row(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t quads) {
+    for (int64_t quad = 0; quad < quads; ++quad, tables += table_step, index += kTaps * kVectors * I::kIndexWords) {
+      V at[kTaps][kVectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < kTaps; ++j)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) at[j][v] = I::load(index + (j * kVectors + v) * I::kIndexWords);
+#pragma GCC unroll 16
+      for (int column = 0; column < kTables + kTaps - 1; ++column) {
+        const V table = I::load(tables + column * I::kEntries);
+#pragma GCC unroll 8
+        for (int j = 0; j < kTaps; ++j) {
+          const int t = column - (kTaps - 1) + j;
+          if (t < 0 || t >= kTables) continue;
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) sum[t][v] = I::look_up_add(sum[t][v], at[j][v], table);
+        }
+      }
+    }
+  }
+
+  BIREAL_MEMBER void add(const int32_t* tables, const int32_t* index, int64_t quads) {
+    for (int64_t quad = 0; quad < quads; ++quad, tables += kTables * I::kEntries, index += kVectors * I::kIndexWords) {
+      V at[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) at[v] = I::load(index + v * I::kIndexWords);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTables; ++t) {
+        const V table = I::load(tables + t * I::kEntries);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[t][v] = I::look_up_add(sum[t][v], at[v], table);
+      }
+    }
+  }
+
+  BIREAL_MEMBER void finish() {}
+  BIREAL_MEMBER void store_scaled(int t, int v, float* out, double step, int64_t present) const {
+    I::store_scaled(out, sum[t][v], step, present);
+  }
+  BIREAL_MEMBER void add_to(int t, int v, int32_t* target, bool overwrite) const {
+    I::store(target, overwrite ? sum[t][v] : I::add_lanes(sum[t][v], I::load(target)));
+  }
+};
+
 template <class I>
 struct Fixed16 {
-  using V = typename I::V;
-  enum { kLanes = I::kLanes, kEntries = I::kEntries, kVectors = I::kVectors, kParts = 16 / kLanes };
+  enum {
+    kLanes = I::kLanes,
+    kIndexWords = I::kIndexWords,
+    kEntries = I::kEntries,
+    kVectors = I::kVectors,
+    kGroups = kLanes / 16
+  };
 
   static void prepare_weights(int32_t* out, const word_t* w, int64_t block, int64_t r, int64_t K, int64_t C, int64_t R, int64_t S,
                               int64_t stride) {
@@ -87,13 +160,17 @@ struct Fixed16 {
         for (int64_t k = 0; k < K; k += 4)
           for (int64_t j = 0; j < taps; ++j) {
             const word_t* tap = w + k * row + (r * S + first + j * stride) * Cw;
-            for (int64_t v = 0; v < kVectors; ++v, out += kLanes) {
-              const int64_t c = (block * kVectors + v) * kLanes;
-              uint64_t nibbles = 0;
-              if (c < C)
-                for (int64_t i = 0; i < 4 && k + i < K; ++i)
-                  nibbles |= fixed16_spread(tap[i * row + c / kWordBits] >> (c / 16 * 16 % kWordBits)) << i;
-              I::store(out, I::index(nibbles, c % 16 / kLanes));
+            const int64_t vectors = vectors_of(block, C);
+            for (int64_t v = 0; v < vectors; ++v, out += kIndexWords) {
+              uint64_t nibbles[kGroups];
+              for (int64_t group = 0; group < kGroups; ++group) {
+                const int64_t c = (block * kVectors + v) * kLanes + group * 16;
+                nibbles[group] = 0;
+                if (c < C)
+                  for (int64_t i = 0; i < 4 && k + i < K; ++i)
+                    nibbles[group] |= fixed16_spread(tap[i * row + c / kWordBits] >> (c / 16 * 16 % kWordBits)) << i;
+              }
+              I::store_index(out, nibbles);
             }
           }
       }
@@ -102,11 +179,11 @@ struct Fixed16 {
   static void stage_row(int32_t* out, int16_t* scratch, const float* dz, const float* alpha, float inverse, int64_t Q, int64_t K,
                         int64_t columns, int64_t halo) {
     const int64_t quads = (K + 3) / 4;
-    for (int64_t quad = 0; quad < quads; ++quad) {
-      int32_t* row = out + quad * columns * kEntries;
-      memset(row, 0, size_t(halo * kEntries) * sizeof *row);
-      memset(row + (halo + Q) * kEntries, 0, size_t((columns - halo - Q) * kEntries) * sizeof *row);
-    }
+    for (int64_t quad = 0; quad < quads; ++quad)
+      for (int64_t column = 0; column < columns; ++column) {
+        if (column == halo) column += Q;
+        if (column < columns) I::store_table(out + (quad * columns + column) * kEntries, 0, 0);
+      }
     out += halo * kEntries;
     for (int64_t k = K; k < 4 * quads; ++k) scratch[k] = 0;
     for (int64_t q = 0; q < Q; ++q, dz += K, out += kEntries) {
@@ -114,142 +191,113 @@ struct Fixed16 {
       for (int64_t quad = 0; quad < quads; ++quad) {
         uint32_t pair[2];
         memcpy(pair, scratch + 4 * quad, sizeof pair);
-        I::store(out + quad * columns * kEntries, I::table(pair[0], pair[1]));
+        I::store_table(out + quad * columns * kEntries, pair[0], pair[1]);
       }
     }
   }
 
-  // kTaps taps of a filter row: pixel i and tap j use the table of column i - j + kTaps - 1.
-  template <int kPixels, int kTaps>
-  BIREAL_INLINE void input_group(V (&sum)[kPixels][kVectors], const int32_t* tables, int64_t table_step, const int32_t* weights,
-                                 int64_t quads) {
-    for (int64_t quad = 0; quad < quads; ++quad, tables += table_step, weights += kTaps * kVectors * kLanes) {
-      V index[kTaps][kVectors];
-#pragma GCC unroll 8
-      for (int j = 0; j < kTaps; ++j)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) index[j][v] = I::load(weights + (j * kVectors + v) * kLanes);
-#pragma GCC unroll 16
-      for (int column = 0; column < kPixels + kTaps - 1; ++column) {
-        const V table = I::load(tables + column * kEntries);
-#pragma GCC unroll 8
-        for (int j = 0; j < kTaps; ++j) {
-          const int i = column - (kTaps - 1) + j;
-          if (i < 0 || i >= kPixels) continue;
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; ++v) sum[i][v] = I::look_up_add(sum[i][v], index[j][v], table);
-        }
-      }
-    }
-  }
+  /// Of a block of bwd_input: 1 where that holds what is left, else kVectors.
+  BIREAL_INLINE int64_t vectors_of(int64_t block, int64_t C) { return C - block * kVectors * kLanes <= kLanes ? 1 : kVectors; }
 
   // Pixels w0, w0 + stride, ... of row h.
-  template <int kPixels>
+  template <int kPixels, int kWidth>
   static void input_tile(const Fixed16InputTask& task, int64_t h, int64_t w0, int64_t block) {
-    V sum[kPixels][kVectors];
-#pragma GCC unroll 16
-    for (int i = 0; i < kPixels; ++i)
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = I::zero();
-    const int64_t tap_step = task.quads * kVectors * kLanes, table_step = task.columns * kEntries;
+    typename I::template Tile<kPixels, kWidth> tile;
+    tile.clear();
+    const int64_t tap_step = task.quads * kWidth * kIndexWords, table_step = task.columns * kEntries;
+    const int32_t* block_weights = task.weights + block * task.R * task.S * task.quads * kVectors * kIndexWords;
     const int64_t residue = (w0 + task.pad) % task.stride;
     int64_t taps_before = 0;
     for (int64_t e = 0; e < residue && e < task.S; ++e) taps_before += (task.S - e + task.stride - 1) / task.stride;
     for (int64_t r = (h + task.pad) % task.stride; r < task.R; r += task.stride) {
       const int64_t p = (h + task.pad - r) / task.stride;
       if (h + task.pad < r || p >= task.P) continue;
-      const int32_t* weights = task.weights + ((block * task.R + r) * task.S + taps_before) * tap_step;
+      const int32_t* weights = block_weights + r * task.S * task.quads * kVectors * kIndexWords + taps_before * tap_step;
       const int32_t* row = task.tables + (p - task.first_p) * task.quads * table_step;
       for (int64_t first = residue; first < task.S; first += kFixed16GroupTaps * task.stride) {
         const int64_t taps = smaller(kFixed16GroupTaps, (task.S - first + task.stride - 1) / task.stride);
         // w0 + pad - first is a multiple of the stride, perhaps a negative one.
         const int32_t* tables = row + ((w0 + task.pad - first) / task.stride - (taps - 1) + task.halo) * kEntries;
         if (taps == 3)
-          input_group<kPixels, 3>(sum, tables, table_step, weights, task.quads);
+          tile.template add_row<3>(tables, table_step, weights, task.quads);
         else if (taps == 2)
-          input_group<kPixels, 2>(sum, tables, table_step, weights, task.quads);
+          tile.template add_row<2>(tables, table_step, weights, task.quads);
         else
-          input_group<kPixels, 1>(sum, tables, table_step, weights, task.quads);
+          tile.template add_row<1>(tables, table_step, weights, task.quads);
         weights += taps * tap_step;
       }
     }
+    tile.finish();
     const int64_t c = block * kVectors * kLanes;
     float* dx = task.dx + (h * task.W + w0) * task.C + c;
 #pragma GCC unroll 16
     for (int i = 0; i < kPixels; ++i)
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v)
+      for (int v = 0; v < kWidth; ++v)
         if (c + v * kLanes < task.C)
-          I::store_scaled(dx + i * task.stride * task.C + v * kLanes, sum[i][v], task.step, task.C - c - v * kLanes);
+          tile.store_scaled(i, v, dx + i * task.stride * task.C + v * kLanes, task.step, task.C - c - v * kLanes);
   }
 
-  template <int kPixels>
+  template <int kPixels, int kWidth>
   BIREAL_INLINE void input_tile_of(int64_t pixels, const Fixed16InputTask& task, int64_t h, int64_t w0, int64_t block) {
     if constexpr (kPixels > 1) {
-      if (pixels < kPixels) return input_tile_of<kPixels - 1>(pixels, task, h, w0, block);
+      if (pixels < kPixels) return input_tile_of<kPixels - 1, kWidth>(pixels, task, h, w0, block);
     }
-    input_tile<kPixels>(task, h, w0, block);
+    input_tile<kPixels, kWidth>(task, h, w0, block);
+  }
+
+  template <int kPixels, int kWidth>
+  BIREAL_INLINE void input_block(const Fixed16InputTask& task, int64_t block) {
+    for (int64_t h = task.h_begin; h < task.h_end; ++h)
+      for (int64_t w = 0; w < task.stride && w < task.W; ++w) {
+        const int64_t pixels = (task.W - w + task.stride - 1) / task.stride;
+        const int64_t tiles = (pixels + kPixels - 1) / kPixels, most = (pixels + tiles - 1) / tiles;
+        for (int64_t i = 0; i < pixels; i += most)
+          input_tile_of<kPixels, kWidth>(smaller(most, pixels - i), task, h, w + i * task.stride, block);
+      }
   }
 
   static void run_input(const Fixed16InputTask& task) {
-    const int64_t blocks = (task.C + kVectors * kLanes - 1) / (kVectors * kLanes);
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t h = task.h_begin; h < task.h_end; ++h)
-        for (int64_t w = 0; w < task.stride && w < task.W; ++w) {
-          const int64_t pixels = (task.W - w + task.stride - 1) / task.stride;
-          const int64_t tiles = (pixels + I::kPixels - 1) / I::kPixels, most = (pixels + tiles - 1) / tiles;
-          for (int64_t i = 0; i < pixels; i += most)
-            input_tile_of<I::kPixels>(smaller(most, pixels - i), task, h, w + i * task.stride, block);
-        }
+    for (int64_t block = 0; block * kVectors * kLanes < task.C; ++block)
+      if (vectors_of(block, task.C) == kVectors)
+        input_block<I::kPixels, kVectors>(task, block);
+      else
+        input_block<I::kNarrowPixels, 1>(task, block);
   }
 
-  // out [tile of kStreams][quads][streams of the tile][lanes]; stream = tap * vectors + vector.
+  // out [tile of kStreams][quads][streams of the tile][kIndexWords]; stream = tap * vectors + vector.
   static void expand_index(int32_t* out, const uint64_t* spread, const int32_t* pixel, int64_t quads, int64_t groups,
                            int64_t pitch, int64_t R, int64_t S) {
-    const int64_t streams = R * S * groups * kParts;
+    const int64_t vectors = groups / kGroups, streams = R * S * vectors;
     for (int64_t r = 0; r < R; ++r)
       for (int64_t t = 0; t < S; ++t)
-        for (int64_t group = 0; group < groups; ++group) {
-          const uint64_t* tap = spread + r * pitch + t * groups + group;
-          for (int64_t part = 0; part < kParts; ++part) {
-            const int64_t stream = ((r * S + t) * groups + group) * kParts + part;
-            const int64_t first = stream - stream % I::kStreams, width = smaller(I::kStreams, streams - first);
-            int32_t* target = out + (first * quads + stream - first) * kLanes;
-            for (int64_t quad = 0; quad < quads; ++quad, target += width * kLanes) {
-              const int32_t* at = pixel + 4 * quad;
-              I::store(target, I::index(tap[at[0]] | tap[at[1]] << 1 | tap[at[2]] << 2 | tap[at[3]] << 3, part));
-            }
+        for (int64_t v = 0; v < vectors; ++v) {
+          const uint64_t* tap = spread + r * pitch + t * groups + v * kGroups;
+          const int64_t stream = (r * S + t) * vectors + v;
+          const int64_t first = stream - stream % I::kStreams, width = smaller(I::kStreams, streams - first);
+          int32_t* target = out + (first * quads + stream - first) * kIndexWords;
+          for (int64_t quad = 0; quad < quads; ++quad, target += width * kIndexWords) {
+            const int32_t* at = pixel + 4 * quad;
+            uint64_t nibbles[kGroups];
+            for (int group = 0; group < kGroups; ++group)
+              nibbles[group] = tap[at[0] + group] | tap[at[1] + group] << 1 | tap[at[2] + group] << 2 | tap[at[3] + group] << 3;
+            I::store_index(target, nibbles);
           }
         }
   }
 
   template <int kStreams>
   static void weight_tile(const Fixed16WeightTask& task, int64_t stream, int64_t k0) {
-    V sum[I::kChannels][kStreams];
-#pragma GCC unroll 8
-    for (int k = 0; k < I::kChannels; ++k)
-#pragma GCC unroll 8
-      for (int s = 0; s < kStreams; ++s) sum[k][s] = I::zero();
-    const int32_t* source = task.index + stream * task.quads * kLanes;
-    const int32_t* tables = task.tables;
-    for (int64_t quad = 0; quad < task.quads; ++quad, source += kStreams * kLanes, tables += I::kChannels * kEntries) {
-      V index[kStreams];
-#pragma GCC unroll 8
-      for (int s = 0; s < kStreams; ++s) index[s] = I::load(source + s * kLanes);
-#pragma GCC unroll 8
-      for (int k = 0; k < I::kChannels; ++k) {
-        const V table = I::load(tables + k * kEntries);
-#pragma GCC unroll 8
-        for (int s = 0; s < kStreams; ++s) sum[k][s] = I::look_up_add(sum[k][s], index[s], table);
-      }
-    }
+    typename I::template Tile<I::kChannels, kStreams> tile;
+    tile.clear();
+    tile.add(task.tables, task.index + stream * task.quads * kIndexWords, task.quads);
+    tile.finish();
 #pragma GCC unroll 8
     for (int s = 0; s < kStreams; ++s) {
       const int64_t tap = (stream + s) / task.vectors, vector = (stream + s) % task.vectors;
       int32_t* target = task.sums + (k0 * task.taps + tap) * task.sum_channels + vector * kLanes;
 #pragma GCC unroll 8
-      for (int k = 0; k < I::kChannels; ++k, target += task.taps * task.sum_channels)
-        I::store(target, task.first ? sum[k][s] : I::add(sum[k][s], I::load(target)));
+      for (int k = 0; k < I::kChannels; ++k, target += task.taps * task.sum_channels) tile.add_to(k, s, target, task.first);
     }
   }
 
@@ -267,15 +315,15 @@ struct Fixed16 {
       int32_t* table = task.tables;
       const uint32_t* pairs = task.pairs + k0;
       for (int64_t quad = 0; quad < task.quads; ++quad, pairs += 2 * task.pitch)
-        for (int k = 0; k < I::kChannels; ++k, table += kEntries) I::store(table, I::table(pairs[k], pairs[task.pitch + k]));
+        for (int k = 0; k < I::kChannels; ++k, table += kEntries) I::store_table(table, pairs[k], pairs[task.pitch + k]);
       for (int64_t stream = 0; stream < streams; stream += I::kStreams)
         weight_tile_of<I::kStreams>(smaller(I::kStreams, streams - stream), task, stream, k0);
     }
   }
 
   static constexpr Fixed16Kernel kernel(const char* name) {
-    return {name,      kLanes,    kEntries,       kVectors,     I::kChannels, I::kStreams, magnitudes, squares, prepare_weights,
-            stage_row, run_input, quantise_pairs, expand_index, run_weight,   finish};
+    return {name,    kLanes,          kIndexWords, kEntries,  kVectors,       I::kChannels, I::kStreams, magnitudes,
+            squares, prepare_weights, stage_row,   run_input, quantise_pairs, expand_index, run_weight,  finish};
   }
 };
 

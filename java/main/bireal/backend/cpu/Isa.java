@@ -7,7 +7,8 @@ public enum Isa {
   SCALAR(0),
   AVX2(1),
   AVX512(2),
-  AMX(3);
+  AVX512_VPOPCNTDQ(3),
+  AMX(4);
 
   public final int code;
 

@@ -1,0 +1,48 @@
+// control_jni: control.h for Java tests (java/test/bireal/backend/cuda/Emulator.java).
+#include <jni.h>
+
+#include <string>
+
+#include "emulator/platform/control.h"
+#include "emulator/platform/export.h"
+
+namespace {
+
+std::string text_of(JNIEnv* env, jstring text) {
+  const char* characters = env->GetStringUTFChars(text, nullptr);
+  std::string result = characters == nullptr ? "" : characters;
+  if (characters != nullptr) env->ReleaseStringUTFChars(text, characters);
+  return result;
+}
+
+}  // namespace
+
+extern "C" {
+
+JNIEXPORT jint JNICALL Java_bireal_backend_cuda_Emulator_set0(JNIEnv* env, jclass, jstring key, jlong value) {
+  return bireal_emulator_set(text_of(env, key).c_str(), value);
+}
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_Emulator_get0(JNIEnv* env, jclass, jstring key) {
+  return bireal_emulator_get(text_of(env, key).c_str());
+}
+
+JNIEXPORT jstring JNICALL Java_bireal_backend_cuda_Emulator_finding0(JNIEnv* env, jclass, jlong i) {
+  const char* text = bireal_emulator_finding(i);
+  return text == nullptr ? nullptr : env->NewStringUTF(text);
+}
+
+JNIEXPORT jstring JNICALL Java_bireal_backend_cuda_Emulator_lastError0(JNIEnv* env, jclass) {
+  return env->NewStringUTF(bireal_emulator_last_error());
+}
+
+JNIEXPORT jstring JNICALL Java_bireal_backend_cuda_Emulator_recordName0(JNIEnv* env, jclass, jlong i) {
+  bireal_emulator_record record;
+  return bireal_emulator_get_record(i, &record) != 0 ? nullptr : env->NewStringUTF(record.name);
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_Emulator_clear0(JNIEnv*, jclass) { bireal_emulator_clear(); }
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_Emulator_reset0(JNIEnv*, jclass) { bireal_emulator_reset(); }
+
+}  // extern "C"

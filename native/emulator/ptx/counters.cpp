@@ -1,0 +1,192 @@
+// From the counts of single instructions to those of a launch, its classes and its source lines.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+#include "emulator/ptx/machine.h"
+
+namespace bireal::ptx {
+
+namespace {
+
+void add(GlobalTraffic& sum, const GlobalTraffic& t) {
+  sum.instructions += t.instructions;
+  sum.bytes += t.bytes;
+  sum.sectors_requested += t.sectors_requested;
+  sum.sectors_ideal += t.sectors_ideal;
+  sum.sectors_distinct += t.sectors_distinct;
+}
+void add(SharedTraffic& sum, const SharedTraffic& t) {
+  sum.instructions += t.instructions;
+  sum.wavefronts += t.wavefronts;
+  sum.wavefronts_ideal += t.wavefronts_ideal;
+  sum.worst_degree = std::max(sum.worst_degree, t.worst_degree);
+}
+
+/// Sectors with at least one granule set.
+uint64_t sectors(const std::vector<uint64_t>& bits, uint32_t granule) {
+  uint64_t per_sector = kSectorBytes / granule, n = 0;
+  uint64_t ones = per_sector == 64 ? ~0ull : (1ull << per_sector) - 1;
+  for (uint64_t word : bits)
+    for (uint64_t at = 0; at < 64; at += per_sector) n += (word >> at & ones) != 0;
+  return n;
+}
+
+bool by_instructions(const LineCounters& a, const LineCounters& b) {
+  return std::tie(b.thread_instructions, a.file, a.line) < std::tie(a.thread_instructions, b.file, b.line);
+}
+
+std::string count(uint64_t value) { return std::to_string(value); }
+
+template <class... A>
+std::string format(const char* pattern, A... values) {
+  char text[512];
+  snprintf(text, sizeof text, pattern, values...);
+  return text;
+}
+
+}  // namespace
+
+const char* instruction_class_name(InstructionClass c) {
+  static const char* const names[] = {"integer",     "float",        "special",     "convert",      "move",       "control",
+                                      "global load", "global store", "shared load", "shared store", "local",      "parameter",
+                                      "async copy",  "atomic",       "warp",        "barrier",      "tensor core"};
+  static_assert(sizeof names / sizeof *names == kInstructionClassCount, "a name for each class");
+  return names[int(c)];
+}
+
+Counters collect(const Launch& launch) {
+  Counters result;
+  const KernelCode& code = *launch.code;
+  std::vector<LineCounters> lines(code.places.size());
+  for (size_t pc = 0; pc < code.code.size(); ++pc) {
+    const Instruction& in = code.code[pc];
+    const InstructionCounts& c = launch.counts[pc];
+    result.warp_instructions += c.warps;
+    result.thread_instructions += c.threads;
+    result.by_class[size_t(in.category)] += c.threads;
+    LineCounters& line = lines[size_t(in.place)];
+    line.thread_instructions += c.threads;
+    GlobalTraffic global;
+    global.instructions = c.global_warps;
+    global.bytes = c.bytes;
+    global.sectors_requested = c.sectors;
+    global.sectors_ideal = c.sectors_ideal;
+    SharedTraffic shared;
+    shared.instructions = c.shared_warps;
+    shared.wavefronts = c.wavefronts;
+    shared.wavefronts_ideal = c.wavefronts_ideal;
+    shared.worst_degree = c.worst_degree;
+    bool atomic = in.category == InstructionClass::kAtomic, copy = in.category == InstructionClass::kAsyncCopy;
+    bool store = in.category == InstructionClass::kGlobalStore;
+    if (!store) add(result.read, global), add(line.read, global);
+    if (store || atomic) add(result.write, global), add(line.write, global);
+    bool shared_write = store || atomic || copy || in.category == InstructionClass::kSharedStore;
+    add(shared_write ? result.shared_write : result.shared_read, shared);
+    add(line.shared, shared);
+  }
+  for (const auto& region : launch.regions)
+    for (const auto& page : region->pages)
+      if (page) {
+        result.read.sectors_distinct += sectors(page->read, code.global_granule);
+        result.write.sectors_distinct += sectors(page->written, code.global_granule);
+      }
+  result.barriers = launch.barrier_count;
+  result.divergent_branches = launch.divergent_branches;
+  if (launch.options->count_lines) {
+    for (size_t i = 0; i < lines.size(); ++i) {
+      lines[i].line = code.places[i].line;
+      size_t file = size_t(code.places[i].file);
+      if (lines[i].line && file < code.files.size()) lines[i].file = code.files[file];
+      if (lines[i].thread_instructions) result.lines.push_back(lines[i]);
+    }
+    std::sort(result.lines.begin(), result.lines.end(), by_instructions);
+  }
+  return result;
+}
+
+void report_touched(const Launch& launch) {
+  uint64_t granule = launch.code->global_granule, granules = kPageBytes / granule;
+  for (const auto& region : launch.regions)
+    for (bool write : {false, true}) {
+      uint64_t begin = 0, end = 0;  // the run so far
+      for (size_t p = 0; p < region->pages.size(); ++p) {
+        if (!region->pages[p]) continue;
+        const std::vector<uint64_t>& bits = write ? region->pages[p]->written : region->pages[p]->read;
+        for (uint64_t g = 0; g < granules; ++g) {
+          if (!(bits[size_t(g / 64)] >> (g % 64) & 1)) continue;
+          uint64_t at = (region->first_page + p) * kPageBytes + g * granule;
+          if (at != end || begin == end) {
+            if (begin != end) launch.options->touched(begin, end - begin, write);
+            begin = at;
+          }
+          end = at + granule;
+        }
+      }
+      if (begin != end) launch.options->touched(begin, end - begin, write);
+    }
+}
+
+void accumulate(Counters& sum, const Counters& other) {
+  sum.warp_instructions += other.warp_instructions;
+  sum.thread_instructions += other.thread_instructions;
+  for (int i = 0; i < kInstructionClassCount; ++i) sum.by_class[size_t(i)] += other.by_class[size_t(i)];
+  add(sum.read, other.read);
+  add(sum.write, other.write);
+  add(sum.shared_read, other.shared_read);
+  add(sum.shared_write, other.shared_write);
+  sum.barriers += other.barriers;
+  sum.divergent_branches += other.divergent_branches;
+  std::map<std::pair<std::string, int>, LineCounters> lines;
+  for (const std::vector<LineCounters>* list : {const_cast<const std::vector<LineCounters>*>(&sum.lines), &other.lines})
+    for (const LineCounters& l : *list) {
+      LineCounters& at = lines[{l.file, l.line}];
+      at.file = l.file;
+      at.line = l.line;
+      at.thread_instructions += l.thread_instructions;
+      add(at.read, l.read);
+      add(at.write, l.write);
+      add(at.shared, l.shared);
+    }
+  sum.lines.clear();
+  for (auto& l : lines) sum.lines.push_back(l.second);
+  std::sort(sum.lines.begin(), sum.lines.end(), by_instructions);
+}
+
+std::string to_string(const Counters& c, int top_lines) {
+  std::string text = "thread instructions " + count(c.thread_instructions) + ", warp instructions " + count(c.warp_instructions) +
+                     ", barriers " + count(c.barriers) + ", divergent branches " + count(c.divergent_branches) + "\n";
+  for (int i = 0; i < kInstructionClassCount; ++i)
+    if (c.by_class[size_t(i)])
+      text += format("  %-13s %12llu\n", instruction_class_name(InstructionClass(i)),
+                     static_cast<unsigned long long>(c.by_class[size_t(i)]));
+  auto global = [&](const char* name, const GlobalTraffic& t) {
+    text += std::string(name) + ": " + count(t.bytes) + " bytes asked for, sectors " + count(t.sectors_requested) +
+            " requested, " + count(t.sectors_ideal) + " ideal, " + count(t.sectors_distinct) + " distinct\n";
+  };
+  auto shared = [&](const char* name, const SharedTraffic& t) {
+    if (t.instructions)
+      text += std::string(name) + ": " + count(t.instructions) + " instructions, wavefronts " + count(t.wavefronts) + " of " +
+              count(t.wavefronts_ideal) + " without conflicts, worst degree " + count(t.worst_degree) + "\n";
+  };
+  global("global reads", c.read);
+  global("global writes", c.write);
+  shared("shared reads", c.shared_read);
+  shared("shared writes", c.shared_write);
+  int shown = 0;
+  for (const LineCounters& l : c.lines) {
+    if (shown++ >= top_lines) break;
+    text += "  " + (l.line ? l.file + ":" + std::to_string(l.line) : std::string("(no line)")) + ": " +
+            count(l.thread_instructions) + " thread instructions";
+    uint64_t requested = l.read.sectors_requested + l.write.sectors_requested,
+             ideal = l.read.sectors_ideal + l.write.sectors_ideal;
+    if (requested) text += ", sectors " + count(requested) + " (ideal " + count(ideal) + ")";
+    if (l.shared.instructions)
+      text += ", wavefronts " + count(l.shared.wavefronts) + " (ideal " + count(l.shared.wavefronts_ideal) + ", degree " +
+              count(l.shared.worst_degree) + ")";
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace bireal::ptx
