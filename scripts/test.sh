@@ -37,6 +37,10 @@ for program in ptx/ptx_tests platform/emulator_platform_tests; do
   grep -qE 'PASSED  \] [1-9]' target/emulator-tests.log || fail "$program ran no test"
 done
 
+step "kernels on the emulator"
+target/native-test/bireal_cuda_tests --gtest_brief=1 2>target/cuda-findings.log | tee target/cuda-tests.log
+grep -qE 'PASSED  \] [1-9]' target/cuda-tests.log || fail "the tests of the kernels ran no test"
+
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
 build target/native-asan bireal_tests ptx_tests

@@ -47,6 +47,6 @@ struct Conv2dShape {
 enum class GradMode : int32_t { kOverwrite = 0, kAccumulate = 1 };
 
 /// Element types. Wire codes of bireal.tensor.DType.
-enum class DType : int32_t { kF32 = 0, kF64 = 1, kI16 = 2, kI32 = 3, kI64 = 4, kU8 = 5, kBits = 6 };
+enum class DType : int32_t { kF32 = 0, kF64 = 1, kI16 = 2, kI32 = 3, kI64 = 4, kU8 = 5, kBits = 6, kF16 = 7, kBf16 = 8 };
 
 }  // namespace bireal

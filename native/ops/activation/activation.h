@@ -15,6 +15,9 @@
 #pragma once
 #include <stdint.h>
 
+#include "core/shapes.h"
+#include "cuda/forward.h"
+
 namespace bireal {
 /// Wire codes of bireal.backend.ActivationKind.
 enum class ActivationKind : int32_t { kRelu = 0, kLeakyClip = 1, kClip = 2, kIdentity = 3 };
@@ -30,3 +33,10 @@ void activation_fwd(Context& context, float* y, const float* x, int64_t count, A
 void activation_bwd(Context& context, float* dx, const float* dy, const float* x, const float* shortcut, int64_t count,
                     ActivationKind kind, float slope);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// `type` is that of every tensor: kF32, kF16 or kBf16; computed in float32, rounded once.
+void activation_fwd(const Device& device, void* y, const void* x, DType type, int64_t count, ActivationKind kind, float slope,
+                    Stream stream);
+void activation_bwd(const Device& device, void* dx, const void* dy, const void* x, DType type, int64_t count, ActivationKind kind,
+                    float slope, Stream stream);
+}  // namespace bireal::cuda

@@ -14,6 +14,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "cuda/forward.h"
 #include "ops/finite_norm/step_state.h"
 
 namespace bireal {
@@ -39,3 +40,11 @@ class Context;
 void adam(Context& context, float* p, float* m, float* v, const float* g, const Segment* segments, int64_t segment_count,
           const StepState* state, const AdamSpec& spec);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+struct UpdateItem;  // update_items.h
+/// One launch over the items, whose filters get new bits and alpha with it: weight_gradient, adam, weight_binarize_fwd. The same
+/// bits as the references, but that beta^t is rounded by our own power: in one of about 2^20 steps the step size may be off by
+/// one unit in the last place. Every pointer is a device address; `scale` or null: step_state.h.
+void adam(const Device& device, float* p, float* m, float* v, const float* g, const UpdateItem* items, int64_t item_count,
+          const StepState* state, const LossScale* scale, const AdamSpec& spec, Stream stream);
+}  // namespace bireal::cuda

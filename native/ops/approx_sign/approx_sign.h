@@ -19,6 +19,7 @@
 // Source    Liu et al. 2018, eq. 7; threshold: Liu et al. 2020 (ReActNet), RSign; networks.md 0.3; docs/decisions.md, row 4
 #pragma once
 #include "core/shapes.h"
+#include "cuda/forward.h"
 
 namespace bireal {
 /// Wire codes of bireal.backend.ActivationGradient.
@@ -34,3 +35,11 @@ class Context;
 void approx_sign_bwd(Context& context, float* dx, float* dthreshold, const float* db, const float* x, const float* threshold,
                      const float* shortcut, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode, void* workspace);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// dx, db, x and shortcut are of `type` (kF32, kF16, kBf16): computed in float32, rounded once.
+/// norm_sums [row_slice_count(rows, C), 2, C] double, or null: also the sums of dx and dx * v that batch_norm_bwd_coefficients of
+/// the norm before takes, v [rows, C] being that norm's input (kI16, kI32 or `type`).
+void approx_sign_bwd(const Device& device, void* dx, const void* db, const void* x, DType type, const float* threshold,
+                     const void* shortcut, double* norm_sums, const void* norm_v, DType norm_v_type, int64_t rows, int64_t C,
+                     ActivationGradient kind, Stream stream);
+}  // namespace bireal::cuda

@@ -38,6 +38,7 @@
 #pragma once
 #include "core/bits.h"
 #include "core/shapes.h"
+#include "cuda/forward.h"
 
 namespace bireal {
 /// Throws InvalidArgument naming `what` if rows < 2.
@@ -91,3 +92,61 @@ using ref::batch_norm_commit;
 using ref::batch_norm_inference;
 using ref::batch_norm_statistics;
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+// What differs from cpu: values (y, dy, dz, shortcut, real v) are stored as kF32, kF16 or kBf16; v is kI16, kI32 or that type.
+// Sums are partial, [slices, 2, C], added in order by whoever needs them, with slices = row_slice_count(rows, C) (row_slices.h)
+// or 1 for those of binary_conv_fwd; of 16-bit values four rows' products are added in float32, everything else in double:
+//   |error of a sum| <= rows 2^-53 sum|terms|, plus 2^-21 sum|terms| for 16-bit values
+// Elementwise results are computed in float32 as above and rounded once; bits are of the rounded y.
+
+/// v_type integer: sums int64, exact; else double.
+void batch_norm_sums(const Device& device, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, Stream stream);
+
+struct BatchNormStatistics {
+  double* stats;
+  float* affine;
+  double* running_sums;
+  const void* sums;
+  int64_t slices;
+  bool integer_sums;
+  const float* alpha;
+  const float* gamma;
+  const float* beta;
+  double eps;
+};
+void batch_norm_statistics(const Device& device, const BatchNormStatistics& in, int64_t rows, int64_t C, Stream stream);
+
+/// BatchNormApply with other stored types, and the statistics of v in the same pass where its sums are ready.
+struct BatchNormApplyCuda {
+  const void* v;
+  DType v_type;
+  const float* affine;                    // [2,C]; not read where `statistics` is given
+  const BatchNormStatistics* statistics;  // on the host, or null; integer sums in one slice only; its outputs are written too
+  const void* shortcut;                   // of the type of y, or null
+  const float* shortcut_affine;           // [2,C] or null
+  const float* threshold;                 // or null
+};
+void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
+                      int64_t C, Stream stream);
+
+void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DType type, const void* v, DType v_type,
+                         int64_t rows, int64_t C, Stream stream);
+/// sums [row_slice_count(rows, C), 2, C], from batch_norm_bwd_sums or approx_sign_bwd.
+void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
+                                 const double* stats, const float* alpha, const float* gamma, int64_t rows, int64_t C,
+                                 GradMode mode, Stream stream);
+void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,
+                          const float* coefficients, int64_t rows, int64_t C, Stream stream);
+
+struct RunningStatistics {  // of one normalisation, on the device
+  float* running_mean;
+  float* running_var;
+  double* running_sums;
+  int64_t C;
+};
+/// All normalisations of a network in one launch; `norms` is on the host and not kept.
+void batch_norm_commit(const Device& device, const RunningStatistics* norms, int64_t norm_count, const double* nonfinite,
+                       int64_t count, double momentum, Stream stream);
+void batch_norm_inference(const Device& device, float* affine, const float* running_mean, const float* running_var,
+                          const float* alpha, const float* gamma, const float* beta, int64_t C, double eps, Stream stream);
+}  // namespace bireal::cuda

@@ -28,9 +28,11 @@
 #pragma once
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "core/bits.h"
 #include "core/shapes.h"
+#include "cuda/forward.h"
 
 namespace bireal {
 /// Arithmetic of the two backward passes, or none: such a plan is for inference. Wire codes of bireal.backend.Gradient.
@@ -78,3 +80,41 @@ void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* 
 void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,
                             GradMode mode, void* workspace);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+// What differs from cpu: w are the plain weight bits (nothing is prepared); fwd adds to sums, so that one memset clears those of
+// a whole network; dz and dx are stored as kF32, kF16 or kBf16. The backward passes accumulate in float32, each result in one
+// fixed order: |error| <= (terms + 4) * 2^-24 * sum|terms|, plus the rounding of dx to its type.
+struct BinaryConvPlan {
+  Conv2dShape shape;
+  DType v_type = DType::kI16;
+  const char* kernel_name =
+      "";                       // of the forward pass: "mma_wide", "mma_narrow" (b1 tensor cores, 8.0 to 9.0) or "popc" (any GPU)
+  int64_t workspace_bytes = 0;  // of bwd_weight
+};
+/// Forward kernels that can run the shape on this GPU, best guess first; popc is always among them.
+std::vector<const char*> binary_conv_kernel_names(const Device& device, const Conv2dShape& shape);
+/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment. Throws InvalidArgument.
+BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel = nullptr);
+/// The name of the fastest of `names`: three runs each.
+const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names);
+
+/// sums [2,K] int64 are added to; or null.
+void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
+                     int64_t n, Stream stream);
+
+struct BinaryUnpack {               // one tensor of a launch, on the device
+  void* out;                        // [rows, C] kF32, kF16 or kBf16: +-1, or +-alpha rounded once
+  const word_t* bits;               // [rows, Cw]
+  const float* alpha;               // [rows / rows_per_alpha], or null
+  int64_t rows, C, rows_per_alpha;  // rows_per_alpha: taps, for weights
+};
+/// Bits as real numbers, for the convolutions of libraries. `tensors` is on the host and not kept.
+void binary_conv_unpack(const Device& device, const BinaryUnpack* tensors, int64_t count, DType type, Stream stream);
+
+void binary_conv_bwd_input(const Device& device, const BinaryConvPlan& plan, void* dx, const void* dz, DType type,
+                           const float* alpha, const word_t* w, int64_t n, Stream stream);
+/// dw float32. Output pixels are summed in slices, and slices in order, both by shape and n alone.
+int64_t binary_conv_bwd_weight_slices(const Conv2dShape& shape, int64_t n);
+void binary_conv_bwd_weight(const Device& device, const BinaryConvPlan& plan, float* dw, const word_t* x, const void* dz,
+                            DType type, int64_t n, GradMode mode, void* workspace, Stream stream);
+}  // namespace bireal::cuda

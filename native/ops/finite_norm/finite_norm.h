@@ -11,6 +11,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "cuda/forward.h"
 #include "ops/finite_norm/step_state.h"
 
 namespace bireal {
@@ -23,3 +24,12 @@ namespace bireal::cpu {
 class Context;
 void finite_norm(Context& context, StepState* state, const float* g, const double* metrics, int64_t count, void* workspace);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+struct UpdateItem;  // adam/update_items.h
+int64_t finite_norm_workspace_bytes(int64_t item_count);
+/// Over the gradients of every item of update_items, those of filters after their rule (weight_binarize.h), which the optimizer
+/// applies again: what is in memory stays unruled. `scale` or null: step_state.h. Two launches; sums in double, by item, then
+/// over items, in an order of their own: grad_norm is off by at most count * 2^-53 of itself.
+void finite_norm(const Device& device, StepState* state, LossScale* scale, const float* g, const float* p,
+                 const UpdateItem* items, int64_t item_count, const double* metrics, void* workspace, Stream stream);
+}  // namespace bireal::cuda

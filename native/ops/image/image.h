@@ -14,6 +14,9 @@
 #pragma once
 #include <stdint.h>
 
+#include "core/shapes.h"
+#include "cuda/forward.h"
+
 namespace bireal {
 struct ImageCrop {
   int32_t top, left, flip;
@@ -33,3 +36,9 @@ class Context;
 void image_normalize(Context& context, float* x, const uint8_t* pixels, const ImageCrop* crops, const double* mean,
                      const double* std, const ImageShape& shape, int64_t n);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// x of `type` kF32, kF16 or kBf16, rounded once. crops, mean and std lie in device memory, so the caller checks the crops
+/// (check_crops) before it copies them there; a wrong one reads padding, nothing outside the pixels.
+void image_normalize(const Device& device, void* x, DType type, const uint8_t* pixels, const ImageCrop* crops, const double* mean,
+                     const double* std, const ImageShape& shape, int64_t n, Stream stream);
+}  // namespace bireal::cuda

@@ -15,6 +15,7 @@
 // Source    PyTorch MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1)
 #pragma once
 #include "core/shapes.h"
+#include "cuda/forward.h"
 
 namespace bireal {
 void max_pool_check(const Conv2dShape& shape);
@@ -33,3 +34,13 @@ void max_pool_bwd(Context& context, float* dx, const float* dy, const uint8_t* i
 void avg_pool_fwd(Context& context, float* y, const float* x, const Conv2dShape& shape, int64_t n);
 void avg_pool_bwd(Context& context, float* dx, const float* dy, const Conv2dShape& shape, int64_t n);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// `type` is that of x, y, dx and dy: kF32, kF16 or kBf16. Sums and quotients are float32, rounded once when they are stored.
+/// Throws InvalidArgument if n images have 2^31 pixels or more.
+void max_pool_fwd(const Device& device, void* y, uint8_t* index, const void* x, DType type, const Conv2dShape& shape, int64_t n,
+                  Stream stream);
+void max_pool_bwd(const Device& device, void* dx, const void* dy, const uint8_t* index, DType type, const Conv2dShape& shape,
+                  int64_t n, Stream stream);
+void avg_pool_fwd(const Device& device, void* y, const void* x, DType type, const Conv2dShape& shape, int64_t n, Stream stream);
+void avg_pool_bwd(const Device& device, void* dx, const void* dy, DType type, const Conv2dShape& shape, int64_t n, Stream stream);
+}  // namespace bireal::cuda

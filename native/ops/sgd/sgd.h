@@ -29,3 +29,9 @@ class Context;
 void sgd(Context& context, float* p, float* b, const float* g, const Segment* segments, int64_t segment_count,
          const StepState* state, double momentum, SgdForm form);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// One launch over the items, whose filters get new bits and alpha with it: weight_gradient, sgd, weight_binarize_fwd. The same
+/// bits as the references. Every pointer is a device address; `scale` or null: step_state.h.
+void sgd(const Device& device, float* p, float* b, const float* g, const UpdateItem* items, int64_t item_count,
+         const StepState* state, const LossScale* scale, double momentum, SgdForm form, Stream stream);
+}  // namespace bireal::cuda

@@ -12,6 +12,8 @@
 // Source    Liu et al. 2018, eq. 1; threshold: Liu et al. 2020 (ReActNet), RSign; sign(0): docs/decisions.md, row 1
 #pragma once
 #include "core/bits.h"
+#include "core/shapes.h"
+#include "cuda/forward.h"
 
 namespace bireal::ref {
 void sign_pack_fwd(word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
@@ -22,3 +24,8 @@ class Context;
 void sign_pack_fwd(Context& context, word_t* bits, const float* x, const float* threshold, int64_t rows, int64_t C);
 void sign_unpack_fwd(Context& context, float* x, const word_t* bits, int64_t rows, int64_t C);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// x_type: kF32, kF16 or kBf16; the sum with the threshold is one float32 addition of the stored value.
+void sign_pack_fwd(const Device& device, word_t* bits, const void* x, DType x_type, const float* threshold, int64_t rows,
+                   int64_t C, Stream stream);
+}  // namespace bireal::cuda

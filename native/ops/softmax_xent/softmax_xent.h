@@ -18,6 +18,8 @@
 // Source    Szegedy et al. 2016 (smoothing); Liu et al. 2020 and Hinton et al. 2015 (teacher); networks.md 1A.7, 2.3, 7.3
 #pragma once
 #include "core/shapes.h"
+#include "cuda/forward.h"
+#include "ops/finite_norm/step_state.h"
 
 namespace bireal {
 int64_t softmax_xent_workspace_bytes(int64_t n);
@@ -38,3 +40,21 @@ class Context;
 void softmax_xent(Context& context, double* metrics, float* dlogits, const SoftmaxXent& in, int64_t n, int64_t K, GradMode mode,
                   void* workspace);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// `type` is that of logits, teacher_logits and dlogits: kF32, kF16 or kBf16; every pointer is a device address. `scale`
+/// multiplies the gradient, not the loss; null is 1. Two launches; rows are summed in an order of their own, exp and log are
+/// CUDA's: the loss of a row is off by at most (K + 8) 2^-52 of sum_k t_k |log p_k|, that of a batch by (n + K) 2^-52; a gradient
+/// by 2^-44 gradient_scale scale before its one rounding. Hits and n are exact.
+struct SoftmaxXentCuda {  // SoftmaxXent with other stored types
+  const void* logits;
+  DType type;
+  const int32_t* labels;
+  const void* teacher_logits;  // or null
+  const LossScale* scale;      // or null
+  double smoothing;
+  double temperature;
+  double gradient_scale;
+};
+void softmax_xent(const Device& device, double* metrics, void* dlogits, const SoftmaxXentCuda& in, int64_t n, int64_t K,
+                  GradMode mode, void* workspace, Stream stream);
+}  // namespace bireal::cuda

@@ -18,6 +18,7 @@
 // Source    docs/decisions.md, rows 3 and 5; networks.md 0.2, 1A.3
 #pragma once
 #include "core/bits.h"
+#include "cuda/forward.h"
 
 namespace bireal {
 /// Wire codes of bireal.backend.WeightGradient.
@@ -35,3 +36,16 @@ void weight_binarize_fwd(Context& context, word_t* bits, float* alpha, const flo
 void weight_gradient(Context& context, float* g, const float* w, const float* alpha, int64_t K, int64_t taps, int64_t C,
                      WeightGradient rule);
 }  // namespace bireal::cpu
+namespace bireal::cuda {
+/// One parameter tensor of a launch over all of them; addresses on the device. g: weight_gradient only; bits: fwd only.
+struct WeightTensor {
+  const float* w;
+  float* g;
+  word_t* bits;
+  float* alpha;
+  int64_t K, taps, C;
+};
+/// `tensors` is on the host and not kept. Every shape has passed weight_binarize_check().
+void weight_binarize_fwd(const Device& device, const WeightTensor* tensors, int64_t count, Stream stream);
+void weight_gradient(const Device& device, const WeightTensor* tensors, int64_t count, WeightGradient rule, Stream stream);
+}  // namespace bireal::cuda

@@ -1,0 +1,95 @@
+#include "cuda/row_slices.h"
+#include "ops/approx_sign/approx_sign.h"
+#include "testing/cuda_testing.h"
+
+namespace bireal {
+using namespace testing;
+
+class ApproxSignCuda : public CudaTest {};
+
+TEST_F(ApproxSignCuda, EveryVariantMatchesRef) {
+  in_both_orders([] {
+    for (DType type : kStoredTypes)
+      for (int64_t C : nasty_channels())
+        for (int64_t rows : {1, 7, 150})
+          for (int variant = 0; variant < 16; ++variant) {
+            if (rows == 7 && variant % 5 != 0) continue;
+            const ActivationGradient kind = ActivationGradient(variant & 1);
+            const bool non_finite = variant & 8;
+            SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_rows" + std::to_string(rows) + "_C" + std::to_string(C) +
+                         "_variant" + std::to_string(variant));
+            auto stored = [&](uint64_t seed) { return as_stored(type, nasty_floats(rows * C, seed, non_finite)); };
+            const std::vector<float> x = stored(1), db = stored(2), shortcut = stored(4),
+                                     threshold = nasty_floats(C, 3, non_finite);
+            Guarded<float> expected(rows * C);
+            ref::approx_sign_bwd(expected.data(), nullptr, db.data(), x.data(), variant & 2 ? threshold.data() : nullptr,
+                                 variant & 4 ? shortcut.data() : nullptr, rows, C, kind, GradMode::kOverwrite);
+            for (int64_t i = 0; i < expected.count(); ++i) expected[i] = rounded_to(type, expected[i]);
+            StoredArray device_x(type, x), device_db(type, db), dx(type, rows * C), s(type, shortcut);
+            DeviceArray<float> t(threshold);
+            // In place over the shortcut, where there is one.
+            void* out = variant & 4 ? s.data() : dx.data();
+            cuda::approx_sign_bwd(cuda_device(), out, device_db.data(), device_x.data(), type, variant & 2 ? t.data() : nullptr,
+                                  variant & 4 ? s.data() : nullptr, nullptr, nullptr, type, rows, C, kind, cuda_stream());
+            expect_same_or_nan(variant & 4 ? s.values() : dx.values(), expected, "dx");
+          }
+  });
+}
+
+TEST_F(ApproxSignCuda, AlsoGivesTheSumsOfTheNormBefore) {
+  in_both_orders([] {
+    for (DType type : kStoredTypes)
+      for (DType v_type : {DType::kI16, DType::kI32, type})
+        for (int64_t C : {33, 64})
+          for (int64_t rows : {1, 150, 1000}) {
+            SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_" + cuda::type_suffix(v_type) + "_rows" + std::to_string(rows) +
+                         "_C" + std::to_string(C));
+            auto stored = [&](uint64_t seed) { return as_stored(type, random_floats(rows * C, seed)); };
+            const std::vector<float> x = stored(1), db = stored(2), shortcut = stored(3);
+            std::vector<float> v(size_t(rows * C));
+            for (size_t i = 0; i < v.size(); ++i) v[i] = float(int(splitmix64(9, i) % 1201) - 600);
+            v = as_stored(type, v);  // so that bf16 holds them too
+            std::vector<int16_t> v16(v.begin(), v.end());
+            std::vector<int32_t> v32(v.begin(), v.end());
+            StoredArray device_x(type, x), device_db(type, db), s(type, shortcut), dx(type, rows * C), real_v(type, v);
+            DeviceArray<int16_t> short_v(v16);
+            DeviceArray<int32_t> int_v(v32);
+            const int64_t slices = cuda::row_slice_count(rows, C);
+            DeviceArray<double> sums(slices * 2 * C);
+            const void* norm_v = v_type == DType::kI16   ? static_cast<const void*>(short_v.data())
+                                 : v_type == DType::kI32 ? static_cast<const void*>(int_v.data())
+                                                         : real_v.data();
+            cuda::approx_sign_bwd(cuda_device(), dx.data(), device_db.data(), device_x.data(), type, nullptr, s.data(),
+                                  sums.data(), norm_v, v_type, rows, C, ActivationGradient::kApproxSign, cuda_stream());
+            const Guarded<float> result = dx.values();
+            const Guarded<double> partial = sums.values();
+            for (int64_t c = 0; c < C; ++c) {
+              double expected[2] = {0, 0}, size[2] = {0, 0}, got[2] = {0, 0};
+              for (int64_t i = 0; i < rows; ++i) {
+                const double g = double(result[i * C + c]), product = g * double(v[size_t(i * C + c)]);
+                expected[0] += g, expected[1] += product, size[0] += std::fabs(g), size[1] += std::fabs(product);
+              }
+              for (int64_t slice = 0; slice < slices; ++slice)
+                for (int which = 0; which < 2; ++which) got[which] += partial[(slice * 2 + which) * C + c];
+              // batch_norm.h: rows 2^-53, and 2^-21 for groups of four 16-bit values in float32.
+              const double bound = 2 * double(rows + slices) * 0x1p-53 + (type == DType::kF32 ? 0 : 0x1p-21);
+              for (int which = 0; which < 2; ++which)
+                ASSERT_TRUE(std::fabs(got[which] - expected[which]) <= bound * size[which])
+                    << "B" << which + 1 << " of channel " << c << ": got " << got[which] << ", expected " << expected[which];
+            }
+          }
+  });
+}
+
+TEST_F(ApproxSignCuda, MovesEverySectorOnce) {
+  const int64_t rows = 4096, C = 64;
+  const std::vector<float> values = random_floats(rows * C, 1);
+  StoredArray x(DType::kF16, values), db(DType::kF16, values), shortcut(DType::kF16, values), dx(DType::kF16, rows * C);
+  DeviceArray<int16_t> v(std::vector<int16_t>(size_t(rows * C), 3));
+  DeviceArray<double> sums(cuda::row_slice_count(rows, C) * 2 * C);
+  cuda::approx_sign_bwd(cuda_device(), dx.data(), db.data(), x.data(), DType::kF16, nullptr, shortcut.data(), sums.data(),
+                        v.data(), DType::kI16, rows, C, ActivationGradient::kApproxSign, cuda_stream());
+  expect_coalesced();
+}
+
+}  // namespace bireal

@@ -1,0 +1,306 @@
+#include "cuda/row_sums.cuh"
+#include "cuda/warp.cuh"
+#include "ops/batch_norm/batch_norm_params.h"
+
+namespace bireal {
+
+// ---- Statistics ---------------------------------------------------------------------------------------------------
+
+// (m S2 - S1^2) / m^2, rounded once, as integer_variance of the reference: the quotient of 128 by 64 bits to 64 significant bits
+// by long division, the rest or-ed into the last bit, which the conversion to double then rounds.
+__device__ __forceinline__ double integer_variance(long long S1, long long S2, long long m) {
+  const unsigned long long s1 = S1 < 0 ? -(unsigned long long)S1 : (unsigned long long)S1;
+  unsigned long long low = (unsigned long long)m * (unsigned long long)S2, high = __umul64hi(m, S2);
+  const unsigned long long square_low = s1 * s1, square_high = __umul64hi(s1, s1);
+  high -= square_high + (low < square_low);
+  low -= square_low;
+  if ((high | low) == 0) return 0.0;
+  int exponent = 0;  // the quotient is q * 2^exponent
+  if (high == 0) {
+    high = low, low = 0;
+    exponent -= 64;
+  }
+  const int shift = __clzll((long long)high);
+  if (shift > 0) {
+    high = high << shift | low >> (64 - shift);
+    low <<= shift;
+  }
+  unsigned long long divisor = (unsigned long long)m * (unsigned long long)m;
+  const int divisor_shift = __clzll((long long)divisor);
+  divisor <<= divisor_shift;
+  exponent += divisor_shift - shift;
+  // Now 1/2 <= high, divisor / 2^64 < 1: the quotient has 64 or 65 bits.
+  unsigned long long rest = high, q = 0;
+  const bool has_65_bits = rest >= divisor;
+  if (has_65_bits) rest -= divisor;
+#pragma unroll 1
+  for (int bit = 63; bit >= 0; --bit) {
+    const bool carry = rest >> 63;
+    rest = rest << 1 | (low >> bit & 1);
+    q <<= 1;
+    if (carry || rest >= divisor) {
+      rest -= divisor;
+      q |= 1;
+    }
+  }
+  unsigned long long lost = rest != 0;
+  if (has_65_bits) {
+    lost |= q & 1;
+    q = 1ull << 63 | q >> 1;
+    exponent += 1;
+  }
+  return __ull2double_rn(q | lost) * __longlong_as_double((long long)(1023 + exponent) << 52);
+}
+
+struct Affine {
+  float scale, shift;
+};
+
+// Mean, variance, scale and shift of channel c from the finished sums; `write` says whether this thread also stores them.
+__device__ __forceinline__ Affine channel_statistics(const BatchNormStatisticsParams& p, int c, long long exact1,
+                                                     long long exact2, double real1, double real2, bool write) {
+  const double m = double(p.rows), a = p.alpha ? double(p.alpha[c]) : 1.0;
+  double mean, var;
+  if (p.integer_sums) {
+    mean = double(exact1) / m;
+    var = integer_variance(exact1, exact2, p.rows);
+  } else {
+    mean = real1 / m;
+    var = real2 / m - mean * mean;
+    if (var < 0) var = 0;  // rounding; a NaN stays a NaN
+  }
+  const double invstd = 1.0 / sqrt(a * a * var + p.eps);
+  const double scale = double(p.gamma[c]) * a * invstd;
+  const Affine affine = {float(scale), float(double(p.beta[c]) - scale * mean)};
+  if (write) {
+    p.stats[c] = mean;
+    p.stats[p.C + c] = var;
+    p.stats[2 * p.C + c] = invstd;
+    p.affine[c] = affine.scale;
+    p.affine[p.C + c] = affine.shift;
+    p.running_sums[c] += a * mean;
+    p.running_sums[p.C + c] += a * a * var * (m / (m - 1.0));
+  }
+  return affine;
+}
+
+// A block of 16 warps finishes 32 channels. Shared: 8 KB.
+extern "C" __global__ void __launch_bounds__(kSliceThreads) batch_norm_statistics_kernel(const BatchNormStatisticsParams p) {
+  __shared__ double scratch[2 * kSliceThreads];
+  const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
+  long long exact[2] = {0, 0};
+  double real[2] = {0.0, 0.0};
+  if (p.integer_sums)
+    add_slices(exact, static_cast<const long long*>(p.sums), p.C, p.slices, reinterpret_cast<long long*>(scratch));
+  else
+    add_slices(real, static_cast<const double*>(p.sums), p.C, p.slices, scratch);
+  if (threadIdx.x < 32 && c < p.C) channel_statistics(p, c, exact[0], exact[1], real[0], real[1], true);
+}
+
+// ---- Sums ---------------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ int32_t summand(int16_t v) { return v; }
+__device__ __forceinline__ int32_t summand(int32_t v) { return v; }
+template <class T>
+__device__ __forceinline__ float summand(T v) {
+  return to_float(v);
+}
+
+// S1 and S2 of a slice of rows. Limiter: bandwidth. Shared: 4 KB.
+template <class V>
+__device__ __forceinline__ void batch_norm_sums(const BatchNormSumsParams& p) {
+  const V* v = static_cast<const V*>(p.v);
+  RowSums<V> sums;
+  walk_rows(
+      p.rows, p.C, p.slices, [&](int64_t i) { return v[i]; }, [&](int64_t, V value) { sums.add(summand(value), summand(value)); },
+      [&] { sums.flush(); });
+  store_row_sums(p.sums, p.C, sums);
+}
+BIREAL_ENTRY(batch_norm_sums, i16, kRowThreads, BatchNormSumsParams, batch_norm_sums<int16_t>)
+BIREAL_ENTRY(batch_norm_sums, i32, kRowThreads, BatchNormSumsParams, batch_norm_sums<int32_t>)
+BIREAL_STORAGE_ENTRIES(batch_norm_sums, kRowThreads, BatchNormSumsParams, batch_norm_sums)
+
+template <class T, class V>
+struct Gradient {
+  T dy;
+  V v;
+};
+
+// B1 and B2 of a slice of rows. Limiter: bandwidth. Shared: 4 KB.
+template <class T, class V>
+__device__ __forceinline__ void batch_norm_bwd_sums(const BatchNormSumsParams& p) {
+  const T* dy = static_cast<const T*>(p.dy);
+  const V* v = static_cast<const V*>(p.v);
+  RowSums<T> sums;
+  walk_rows(
+      p.rows, p.C, p.slices,
+      [&](int64_t i) {
+        return Gradient<T, V>{dy[i], v[i]};
+      },
+      [&](int64_t, const Gradient<T, V>& g) { sums.add(to_float(g.dy), to_float(g.v)); }, [&] { sums.flush(); });
+  store_row_sums(p.sums, p.C, sums);
+}
+BIREAL_V_ENTRIES(batch_norm_bwd_sums, kRowThreads, BatchNormSumsParams, batch_norm_bwd_sums)
+
+// ---- Apply --------------------------------------------------------------------------------------------------------
+
+// A block takes up to 8 words of channels of a slice of rows. Where the sums of v are given it first finishes their statistics,
+// one channel a thread (the blocks of slice 0 also store them). A step of a warp is 8 words of output: one row of 8 words, or
+// several rows of fewer, so that its bits are one 32-byte sector where the channels allow it; four elements a lane are in flight.
+// y is rounded to T once, and the bits are those of the rounded value. Limiter: bandwidth. Shared: 5 KB.
+template <class T, class V>
+__device__ __forceinline__ void batch_norm_apply(const BatchNormApplyParams& p) {
+  constexpr int kChannels = 256, kWords = 8;
+  __shared__ float scale[kChannels], shift[kChannels], shortcut_scale[kChannels], shortcut_shift[kChannels], threshold[kChannels];
+  const int groups = (p.Cw + p.group_words - 1) / p.group_words;
+  const int group = int(blockIdx.x % unsigned(groups)), slice = int(blockIdx.x / unsigned(groups));
+  const int first_word = group * p.group_words, first_channel = first_word * kWordBits;
+  const int words = min(p.group_words, p.Cw - first_word);
+  const int c = first_channel + int(threadIdx.x);
+  if (int(threadIdx.x) < words * kWordBits && c < p.C) {
+    if (p.statistics.sums) {
+      const long long* sums = static_cast<const long long*>(p.statistics.sums);
+      const Affine affine = channel_statistics(p.statistics, c, sums[c], sums[p.C + c], 0.0, 0.0, slice == 0);
+      scale[threadIdx.x] = affine.scale;
+      shift[threadIdx.x] = affine.shift;
+    } else {
+      scale[threadIdx.x] = p.affine[c];
+      shift[threadIdx.x] = p.affine[p.C + c];
+    }
+    shortcut_scale[threadIdx.x] = p.shortcut_affine ? p.shortcut_affine[c] : 1.0f;
+    shortcut_shift[threadIdx.x] = p.shortcut_affine ? p.shortcut_affine[p.C + c] : 0.0f;
+    threshold[threadIdx.x] = p.threshold ? p.threshold[c] : 0.0f;
+  }
+  __syncthreads();
+
+  const V* v = static_cast<const V*>(p.v);
+  const T* shortcut = static_cast<const T*>(p.shortcut);
+  T* y = static_cast<T*>(p.y);
+  const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
+  const int rows_of_step = kWords / words;
+  // Element j of a step: row row_of[j] of the step, channel channel_of[j] of the group.
+  int row_of[kWords], channel_of[kWords];
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    row_of[j] = j / words;
+    channel_of[j] = (j - row_of[j] * words) * kWordBits + lane;
+    if (row_of[j] >= rows_of_step || first_channel + channel_of[j] >= p.C) row_of[j] = 1 << 30;  // none
+  }
+  const int64_t end = cuda::row_slice_begin(p.rows, p.slices, slice + 1);
+  for (int64_t row = cuda::row_slice_begin(p.rows, p.slices, slice) + warp * rows_of_step; row < end;
+       row += kRowWarps * rows_of_step) {
+    word_t mine = 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      V value[4];
+      T residual[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int j = 4 * half + i;
+        value[i] = V(0);
+        residual[i] = T(0);
+        if (row + row_of[j] >= end) continue;
+        const int64_t at = (row + row_of[j]) * p.C + first_channel + channel_of[j];
+        value[i] = v[at];
+        if (shortcut) residual[i] = shortcut[at];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int j = 4 * half + i, k = channel_of[j];
+        bool negative = false;
+        if (row + row_of[j] < end) {
+          float u = fmaf(scale[k], to_float(value[i]), shift[k]);
+          if (p.shortcut_affine)
+            u += fmaf(shortcut_scale[k], to_float(residual[i]), shortcut_shift[k]);
+          else if (shortcut)
+            u += to_float(residual[i]);
+          const T stored = from_float<T>(u);
+          y[(row + row_of[j]) * p.C + first_channel + k] = stored;
+          negative = sign_bit(p.threshold ? to_float(stored) + threshold[k] : to_float(stored));
+        }
+        const word_t packed = __ballot_sync(kAllLanes, negative);
+        if (lane == j) mine = packed;
+      }
+    }
+    if (p.bits && lane < rows_of_step * words) {
+      const int r = lane / words;
+      if (row + r < end) p.bits[(row + r) * p.Cw + first_word + lane - r * words] = mine;
+    }
+  }
+}
+BIREAL_V_ENTRIES(batch_norm_apply, kRowThreads, BatchNormApplyParams, batch_norm_apply)
+
+// ---- Backward -----------------------------------------------------------------------------------------------------
+
+// A block of 16 warps finishes 32 channels. Shared: 8 KB.
+extern "C" __global__ void __launch_bounds__(kSliceThreads)
+    batch_norm_bwd_coefficients_kernel(const BatchNormBwdCoefficientsParams p) {
+  __shared__ double scratch[2 * kSliceThreads];
+  double sums[2];
+  add_slices(sums, p.sums, p.C, p.slices, scratch);
+  const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
+  if (threadIdx.x >= 32 || c >= p.C) return;
+  const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = p.stats[c], invstd = p.stats[2 * p.C + c];
+  const double alpha = p.alpha ? double(p.alpha[c]) : 1.0;
+  const double G = alpha * invstd * (B2 - mean * B1);
+  const double a = double(p.gamma[c]) * invstd;
+  const double b = -a * alpha * invstd * G / m;
+  p.coefficients[c] = float(a);
+  p.coefficients[p.C + c] = float(b);
+  p.coefficients[2 * p.C + c] = float(-a * B1 / m - b * mean);
+  p.dgamma[c] = p.accumulate ? p.dgamma[c] + float(G) : float(G);
+  p.dbeta[c] = p.accumulate ? p.dbeta[c] + float(B1) : float(B1);
+}
+
+// Limiter: bandwidth.
+template <class T, class V>
+__device__ __forceinline__ void batch_norm_bwd_apply(const BatchNormBwdApplyParams& p) {
+  const T* dy = static_cast<const T*>(p.dy);
+  const V* v = static_cast<const V*>(p.v);
+  T* dz = static_cast<T*>(p.dz);
+  const int c = row_channel(p.C);
+  if (c >= p.C) return;
+  const float a = p.coefficients[c], b = p.coefficients[p.C + c], shift = p.coefficients[2 * p.C + c];
+  walk_rows(
+      p.rows, p.C, p.slices,
+      [&](int64_t i) {
+        return Gradient<T, V>{dy[i], v[i]};
+      },
+      [&](int64_t i, const Gradient<T, V>& g) { dz[i] = from_float<T>(fmaf(a, to_float(g.dy), fmaf(b, to_float(g.v), shift))); },
+      [] {});
+}
+BIREAL_V_ENTRIES(batch_norm_bwd_apply, kRowThreads, BatchNormBwdApplyParams, batch_norm_bwd_apply)
+
+// ---- Running statistics -------------------------------------------------------------------------------------------
+
+// A block takes 128 channels of one normalisation; one launch for all of a network.
+extern "C" __global__ void __launch_bounds__(128) batch_norm_commit_kernel(const BatchNormCommitParams p) {
+  int low = 0, high = p.norm_count - 1;  // the last norm whose first block is not behind this one
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (p.norms[middle].first_block <= int(blockIdx.x))
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  const BatchNormCommitParams::Norm& norm = p.norms[low];
+  const int c = (int(blockIdx.x) - norm.first_block) * 128 + int(threadIdx.x);
+  if (c >= norm.C) return;
+  if (*p.nonfinite == 0.0) {
+    const double mean = double(norm.running_mean[c]), var = double(norm.running_var[c]), count = double(p.count);
+    norm.running_mean[c] = float(mean + p.momentum * (norm.running_sums[c] / count - mean));
+    norm.running_var[c] = float(var + p.momentum * (norm.running_sums[norm.C + c] / count - var));
+  }
+  norm.running_sums[c] = norm.running_sums[norm.C + c] = 0.0;
+}
+
+extern "C" __global__ void __launch_bounds__(128) batch_norm_inference_kernel(const BatchNormInferenceParams p) {
+  const int c = int(blockIdx.x * 128 + threadIdx.x);
+  if (c >= p.C) return;
+  const double a = p.alpha ? double(p.alpha[c]) : 1.0, g = double(p.gamma[c]);
+  const double deviation = sqrt(double(p.running_var[c]) + p.eps);
+  p.affine[c] = float(g * a / deviation);
+  p.affine[p.C + c] = float(double(p.beta[c]) - g * double(p.running_mean[c]) / deviation);
+}
+
+}  // namespace bireal

@@ -1,0 +1,105 @@
+#include <algorithm>
+
+#include "cuda/launch.h"
+#include "cuda/row_slices.h"
+#include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_params.h"
+
+namespace bireal::cuda {
+
+void batch_norm_sums(const Device& device, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, Stream stream) {
+  const int64_t slices = row_slice_count(rows, C);
+  BatchNormSumsParams p{sums, nullptr, v, rows, int32_t(C), int32_t(slices)};
+  launch(device, std::string("batch_norm_sums_") + type_suffix(v_type) + "_kernel",
+         LaunchShape(kRowBlockThreads, word_count(C) * slices), p, stream);
+}
+
+static BatchNormStatisticsParams params(const BatchNormStatistics& in, int64_t rows, int64_t C) {
+  return {in.stats, in.affine,  in.running_sums,    in.sums,        in.alpha, in.gamma, in.beta, in.eps,
+          rows,     int32_t(C), int32_t(in.slices), in.integer_sums};
+}
+
+void batch_norm_statistics(const Device& device, const BatchNormStatistics& in, int64_t rows, int64_t C, Stream stream) {
+  launch(device, "batch_norm_statistics_kernel", LaunchShape(kSliceThreads, word_count(C)), params(in, rows, C), stream);
+}
+
+void batch_norm_commit(const Device& device, const RunningStatistics* norms, int64_t norm_count, const double* nonfinite,
+                       int64_t count, double momentum, Stream stream) {
+  for (int64_t begin = 0; begin < norm_count; begin += BatchNormCommitParams::kNorms) {
+    BatchNormCommitParams p{};
+    p.nonfinite = nonfinite, p.momentum = momentum, p.count = count;
+    int64_t blocks = 0;
+    for (int64_t i = begin; i < norm_count && p.norm_count < BatchNormCommitParams::kNorms; ++i) {
+      p.norms[p.norm_count++] = {norms[i].running_mean, norms[i].running_var, norms[i].running_sums, int32_t(norms[i].C),
+                                 int32_t(blocks)};
+      blocks += ceil_div(norms[i].C, 128);
+    }
+    launch(device, "batch_norm_commit_kernel", LaunchShape(128, blocks), p, stream);
+  }
+}
+
+void batch_norm_inference(const Device& device, float* affine, const float* running_mean, const float* running_var,
+                          const float* alpha, const float* gamma, const float* beta, int64_t C, double eps, Stream stream) {
+  BatchNormInferenceParams p{affine, running_mean, running_var, alpha, gamma, beta, eps, int32_t(C)};
+  launch(device, "batch_norm_inference_kernel", LaunchShape(128, ceil_div(C, 128)), p, stream);
+}
+
+void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
+                      int64_t C, Stream stream) {
+  const int64_t Cw = word_count(C), group_words = std::min<int64_t>(Cw, 8), slices = row_slice_count(rows, C);
+  BatchNormApplyParams p{y,
+                         bits,
+                         in.v,
+                         in.shortcut,
+                         in.affine,
+                         in.shortcut_affine,
+                         in.threshold,
+                         rows,
+                         int32_t(C),
+                         int32_t(Cw),
+                         int32_t(group_words),
+                         int32_t(slices),
+                         {}};
+  if (in.statistics) {
+    require(in.statistics->integer_sums && in.statistics->slices == 1,
+            "batch_norm_apply: only the integer sums of a binary convolution can be finished in the same pass");
+    p.statistics = params(*in.statistics, rows, C);
+  }
+  launch(device, storage_kernel("batch_norm_apply", y_type, in.v_type),
+         LaunchShape(kRowBlockThreads, ceil_div(Cw, group_words) * slices), p, stream);
+}
+
+void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DType type, const void* v, DType v_type,
+                         int64_t rows, int64_t C, Stream stream) {
+  const int64_t slices = row_slice_count(rows, C);
+  BatchNormSumsParams p{sums, dy, v, rows, int32_t(C), int32_t(slices)};
+  launch(device, storage_kernel("batch_norm_bwd_sums", type, v_type), LaunchShape(kRowBlockThreads, word_count(C) * slices), p,
+         stream);
+}
+
+void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
+                                 const double* stats, const float* alpha, const float* gamma, int64_t rows, int64_t C,
+                                 GradMode mode, Stream stream) {
+  BatchNormBwdCoefficientsParams p{coefficients,
+                                   dgamma,
+                                   dbeta,
+                                   sums,
+                                   stats,
+                                   alpha,
+                                   gamma,
+                                   rows,
+                                   int32_t(C),
+                                   int32_t(row_slice_count(rows, C)),
+                                   mode == GradMode::kAccumulate};
+  launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C)), p, stream);
+}
+
+void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,
+                          const float* coefficients, int64_t rows, int64_t C, Stream stream) {
+  const int64_t slices = row_slice_count(rows, C);
+  BatchNormBwdApplyParams p{dz, dy, v, coefficients, rows, int32_t(C), int32_t(slices)};
+  launch(device, storage_kernel("batch_norm_bwd_apply", type, v_type), LaunchShape(kRowBlockThreads, word_count(C) * slices), p,
+         stream);
+}
+
+}  // namespace bireal::cuda

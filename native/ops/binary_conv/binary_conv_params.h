@@ -1,0 +1,53 @@
+// Parameters of the kernels in binary_conv.cu and binary_conv_sm80to90.cu.
+#pragma once
+#include <stdint.h>
+
+namespace bireal {
+
+struct BinaryConvFwdParams {
+  void* v;                   // [n,P,Q,K] int16 or int32
+  unsigned long long* sums;  // [2,K] int64, added to; or null
+  const uint32_t *x, *w;     // [n,H,W,Cw], [K,R,S,Cw]
+  int64_t tiles;             // n * tiles_p * tiles_q
+  int32_t H, W, C, Cw, K, R, S, stride, pad, P, Q;
+  int32_t tile_p, tile_q;       // output pixels of a tile, at most 64
+  int32_t tiles_p, tiles_q;     // tiles of an image
+  int32_t halo_h, halo_w;       // input pixels of a tile: (tile - 1) * stride + filter
+  int32_t chunk_words, chunks;  // words of a pixel that are in shared memory at once
+  int32_t pixel_stride;         // words from pixel to pixel in shared memory
+  int32_t columns;              // R*S*chunk_words, in the mma kernel rounded up to 8
+  int32_t flush_tiles;          // mma: tiles whose squares fit 32 bits
+};
+
+struct BinaryUnpackParams {
+  enum { kTensors = 64 };
+  struct Tensor {
+    void* out;             // [rows, C]
+    const uint32_t* bits;  // [rows, Cw]
+    const float* alpha;    // [rows / rows_per_alpha] or null
+    uint32_t items;        // rows * C, or rows * C / 8 where 8 divides C
+    uint32_t rows_per_alpha;
+    int32_t C;
+    uint32_t first_block;
+  } tensors[kTensors];
+  int32_t tensor_count;
+};
+
+struct BinaryConvBwdParams {
+  void* dx;        // bwd_input: [n,H,W,C]
+  float* partial;  // bwd_weight: [slices,K,R,S,C]
+  const void* dz;  // [n,P,Q,K]
+  const float* alpha;
+  const uint32_t *w, *x;
+  int64_t pixels;  // of the output of the pass: n*H*W (bwd_input); summed over: n*P*Q (bwd_weight)
+  int32_t H, W, C, Cw, K, R, S, stride, pad, P, Q, slices;
+};
+
+struct BinaryConvBwdWeightSumParams {
+  float* dw;             // [count]
+  const float* partial;  // [slices, count]
+  int64_t count;
+  int32_t slices, accumulate;
+};
+
+}  // namespace bireal

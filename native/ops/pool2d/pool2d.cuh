@@ -1,0 +1,19 @@
+// Device code that the poolings and the fused BN + max-pool share.
+#pragma once
+#include "ops/pool2d/pool2d_params.h"
+
+namespace bireal::cuda {
+
+/// Whether `u` replaces the maximum so far: the first of equal ones stays, the first NaN wins.
+__device__ __forceinline__ bool beats_maximum(float u, float best) { return u > best || (isnan(u) && !isnan(best)); }
+
+/// Windows along one axis that cover input position `at`: outputs [first, last], `taps` long, of `outputs`.
+struct WindowRange {
+  int first, last;
+};
+__device__ __forceinline__ WindowRange windows_over(int at, int taps, int stride, int pad, int outputs) {
+  const int before = at + pad - taps;  // the last window start that is too early, if >= 0
+  return {before < 0 ? 0 : before / stride + 1, min((at + pad) / stride, outputs - 1)};
+}
+
+}  // namespace bireal::cuda

@@ -1,0 +1,34 @@
+#include "cuda/warp.cuh"
+#include "ops/sign_pack/sign_pack_params.h"
+
+namespace bireal {
+
+// A warp packs one word: lane l reads channel l of it, so a load is 32 neighbours, and a ballot makes the word. Each warp takes
+// 32 words in a row and lane l keeps word l, so the store is 32 neighbours too. Limiter: bandwidth.
+template <class T>
+__device__ __forceinline__ void sign_pack_fwd(const SignPackParams& p) {
+  const T* x = static_cast<const T*>(p.x);
+  const int lane = int(threadIdx.x % 32);
+  const int64_t first = (int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32) * 32;
+  if (first >= p.word_count) return;
+  int64_t row = first / p.Cw;
+  int word = int(first - row * p.Cw);
+  word_t mine = 0;
+  for (int i = 0; i < 32; ++i) {
+    const int c = word * kWordBits + lane;
+    bool negative = false;
+    if (first + i < p.word_count && c < p.C) {
+      float u = to_float(x[row * p.C + c]);
+      if (p.threshold) u += p.threshold[c];
+      negative = sign_bit(u);
+    }
+    const word_t bits = __ballot_sync(kAllLanes, negative);
+    if (i == lane) mine = bits;
+    if (++word == p.Cw) word = 0, ++row;
+  }
+  if (first + lane < p.word_count) p.bits[first + lane] = mine;
+}
+
+BIREAL_STORAGE_ENTRIES(sign_pack_fwd, 256, SignPackParams, sign_pack_fwd)
+
+}  // namespace bireal

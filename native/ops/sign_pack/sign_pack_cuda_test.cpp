@@ -1,0 +1,29 @@
+#include "ops/sign_pack/sign_pack.h"
+#include "testing/cuda_testing.h"
+
+namespace bireal {
+using namespace testing;
+
+class SignPackCuda : public CudaTest {};
+
+TEST_F(SignPackCuda, EveryStoredTypeMatchesRefAndWritesTailBits) {
+  in_both_orders([] {
+    for (DType type : kStoredTypes)
+      for (int64_t C : nasty_channels())
+        for (int64_t rows : {1, 7, 300})
+          for (bool with_threshold : {false, true}) {
+            SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_rows" + std::to_string(rows) + "_C" + std::to_string(C));
+            const std::vector<float> x = as_stored(type, nasty_floats(rows * C, 1, true)), t = nasty_floats(C, 2);
+            Guarded<word_t> expected(rows * word_count(C));
+            ref::sign_pack_fwd(expected.data(), x.data(), with_threshold ? t.data() : nullptr, rows, C);
+            StoredArray device_x(type, x);
+            DeviceArray<float> threshold(t);
+            DeviceArray<word_t> bits(expected.count());
+            cuda::sign_pack_fwd(cuda_device(), bits.data(), device_x.data(), type, with_threshold ? threshold.data() : nullptr,
+                                rows, C, cuda_stream());
+            expect_same_bits(bits.values(), expected, "bits");
+          }
+  });
+}
+
+}  // namespace bireal

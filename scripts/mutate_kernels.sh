@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Do the tests notice a broken kernel? Makes each mutant of native/cuda/mutants.txt (a barrier deleted, an index shifted, a bound off
+# by one, ...), compiles it to PTX and runs its tests on the emulator. Prints a table; fails if a mutant survives that is not
+# explained as equivalent, if an explained one is killed, or if one no longer applies or compiles.
+#   scripts/mutate_kernels.sh [--build DIR] [PATTERN]      PATTERN: only mutants whose file or title matches this regular expression
+set -euo pipefail
+cd "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
+fail() { echo "mutate_kernels: error: $1" >&2; exit 1; }
+build=target/native-test pattern=.
+while (( $# > 0 )); do
+  case $1 in
+    --build) build=$2; shift 2 ;;
+    -*) fail "unknown option $1" ;;
+    *) pattern=$1; shift ;;
+  esac
+done
+nvcc=$(command -v nvcc || true)
+[[ -n $nvcc ]] || fail "nvcc not found; install the CUDA toolkit 13.0"
+[[ -f $build/CMakeCache.txt ]] || cmake -S . -B "$build" -DBIREAL_JNI=OFF > /dev/null
+list=native/cuda/mutants.txt
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake --build "$build" --parallel "$(nproc)" --target bireal_mutants emulator_cuda > "$work/log" 2>&1 ||
+  { tail -20 "$work/log" >&2; fail "the tests do not build"; }
+timeout_s=180
+
+# A block of the list: "file", "compile" (the .cu files whose PTX it is in) and "test" (a gtest filter), then its mutants, each
+# "mutant TITLE", "- OLD TEXT", "+ NEW TEXT" and, where nothing can notice it, "= EXPLANATION". OLD TEXT stands once in the file, or
+# "mutant[N]" says which one is meant.
+files=() compiles=() tests=() titles=() nths=() olds=() news=() excuses=()
+file='' compile='' filter='' number=0
+while IFS= read -r line || [[ -n $line ]]; do
+  number=$((number + 1))
+  case $line in
+    '' | '#'*) ;;
+    'file '*) file=${line#file }; compile=$(basename "$file" .cu) ;;
+    'compile '*) compile=${line#compile } ;;
+    'test '*) filter=${line#test } ;;
+    'mutant '* | 'mutant['*)
+      title=${line#mutant} nth=1
+      if [[ $title == '['* ]]; then nth=${title#[}; nth=${nth%%]*}; title=${title#*]}; else nth=only; fi
+      files+=("$file"); compiles+=("$compile"); tests+=("$filter"); titles+=("${title# }"); nths+=("$nth")
+      olds+=(''); news+=(''); excuses+=('') ;;
+    '- '*) olds[-1]=${line#- } ;;
+    '+ '* | '+') news[-1]=${line#+}; news[-1]=${news[-1]# } ;;
+    '= '*) excuses[-1]=${line#= } ;;
+    *) fail "$list:$number: not understood: $line" ;;
+  esac
+done < "$list"
+
+# compile_ptx SOURCE_ROOT NAME OUT: as native/cuda/compile_kernels.cmake does. SOURCE_ROOT is searched before native/.
+compile_ptx() {
+  local source
+  source=$(ls native/ops/*/"$2".cu)
+  [[ -f $1/${source#native/} ]] && source=$1/${source#native/}
+  local sm=75
+  [[ $2 == *_sm80* ]] && sm=80
+  "$nvcc" -ptx -arch=compute_$sm -O3 --fmad=false -lineinfo -std=c++17 -I"$1" -Inative "$source" -o "$3"
+}
+
+# run_tests FOLDER FILTER LOG
+run_tests() {
+  BIREAL_PTX_DIR=$1 timeout "$timeout_s" "$build/bireal_mutants" --gtest_filter="$2" --gtest_brief=1 > "$3" 2>&1
+}
+
+# What noticed it: the emulator's finding, a test, or the clock.
+reason() {
+  local line
+  if [[ $1 == 124 ]]; then echo "did not end in $timeout_s s"; return; fi
+  line=$(grep -m1 -oE '(out of bounds|misaligned access|read-only memory|uninitialised read|memory race|race between blocks|non-coherent read|divergent barrier|wrong mask|inactive lane|asynchronous copy|deadlock|runaway kernel|trap): ' "$2" | head -1 || true)
+  [[ -n $line ]] && { echo "emulator: ${line%: }"; return; }
+  grep -m1 -oE 'FAILED  \] [A-Za-z.]+' "$2" | sed 's/FAILED  \] //' || echo "exit $1"
+}
+
+# mutate INDEX: writes "killed REASON", "survived" or "broken REASON" to $work/INDEX.result.
+mutate() {
+  local i=$1 file=${files[$1]} old=${olds[$1]} text rest count=0 head='' place
+  local root=$work/$i/source ptx=$work/$i/ptx
+  mkdir -p "$root/$(dirname "${file#native/}")" "$ptx"
+  text=$(cat "$file"; printf x); text=${text%x}
+  rest=$text
+  while [[ $rest == *"$old"* ]]; do count=$((count + 1)); rest=${rest#*"$old"}; done
+  place=${nths[$i]}
+  if [[ $place == only ]]; then
+    (( count == 1 )) || { echo "broken stands $count times in $file: $old" > "$work/$i.result"; return; }
+    place=1
+  fi
+  (( place <= count )) || { echo "broken stands $count times in $file, not $place: $old" > "$work/$i.result"; return; }
+  rest=$text
+  while (( place > 0 )); do
+    head+=${rest%%"$old"*}
+    rest=${rest#*"$old"}
+    place=$((place - 1))
+    (( place > 0 )) && head+=$old
+  done
+  printf '%s' "$head${news[$i]}$rest" > "$root/${file#native/}"
+  cp "$build"/cuda/*.ptx "$ptx"
+  local name
+  for name in ${compiles[$i]}; do
+    compile_ptx "$root" "$name" "$ptx/$name.ptx" > "$work/$i.nvcc" 2>&1 ||
+      { echo "broken does not compile: $(grep -m1 error "$work/$i.nvcc")" > "$work/$i.result"; return; }
+  done
+  local status=0
+  run_tests "$ptx" "${tests[$i]}" "$work/$i.log" || status=$?
+  if (( status == 0 )); then echo survived; else echo "killed $(reason "$status" "$work/$i.log")"; fi > "$work/$i.result"
+  rm -rf "${work:?}/$i"
+}
+
+chosen=()
+for i in "${!titles[@]}"; do
+  [[ "${files[$i]} ${titles[$i]}" =~ $pattern ]] && chosen+=("$i")
+done
+(( ${#chosen[@]} > 0 )) || fail "no mutant matches $pattern"
+
+# The kernels as they are must pass, or every mutant would count as killed.
+filters=$(for i in "${chosen[@]}"; do echo "${tests[$i]}"; done | sort -u | paste -sd:)
+run_tests "$build/cuda" "$filters" "$work/log" || { tail -30 "$work/log" >&2; fail "the tests fail on the kernels as they are"; }
+grep -qE 'PASSED  \] [1-9]' "$work/log" || fail "no test ran: $filters"
+
+for i in "${chosen[@]}"; do
+  while (( $(jobs -rp | wc -l) >= $(nproc) )); do wait -n; done
+  mutate "$i" &
+done
+wait
+
+killed=0 equivalent=0 wrong=0 last=''
+for i in "${chosen[@]}"; do
+  [[ ${files[$i]} == "$last" ]] || printf '\n%s\n' "${files[$i]}"
+  last=${files[$i]}
+  result=$(cat "$work/$i.result")
+  case "$result/${excuses[$i]}" in
+    killed*/) killed=$((killed + 1)); verdict="killed    ${result#killed }" ;;
+    survived/?*) equivalent=$((equivalent + 1)); verdict="survived  equivalent: ${excuses[$i]}" ;;
+    survived/) wrong=$((wrong + 1)); verdict="SURVIVED  and is not explained" ;;
+    killed*) wrong=$((wrong + 1)); verdict="KILLED    though explained as equivalent: ${excuses[$i]}" ;;
+    *) wrong=$((wrong + 1)); verdict="BROKEN    ${result#broken }" ;;
+  esac
+  printf '  %-66s %s\n' "${titles[$i]}" "$verdict"
+done
+printf '\n%d mutants: %d killed, %d explained as equivalent, %d wrong\n' "${#chosen[@]}" "$killed" "$equivalent" "$wrong"
+(( wrong == 0 ))
