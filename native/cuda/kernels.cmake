@@ -1,7 +1,8 @@
 # Kernels: every native/ops/*/*.cu is compiled by nvcc to PTX and machine code, which a generated source embeds into bireal_ops.
 # Files named *_sm80.cu need compute capability 8.0, and *_sm80to90.cu are of no use above 9.0. Without nvcc the list of images is empty.
 set(CUDA_TARGETS 75 80 86 89 90 100 120)
-set(CUDA_IMAGES_DIR "${CMAKE_BINARY_DIR}/cuda")
+set(CUDA_IMAGES_DIR "${CMAKE_SOURCE_DIR}/target/cuda" CACHE PATH
+    "Compiled kernels; one folder for every build of this tree, because nvcc takes minutes for all targets")
 set(CUDA_IMAGES_SOURCE "${CUDA_IMAGES_DIR}/embedded_images.cpp")
 file(MAKE_DIRECTORY "${CUDA_IMAGES_DIR}")
 find_program(NVCC nvcc HINTS "$ENV{CUDA_HOME}/bin" /usr/local/cuda/bin DOC "nvcc of the CUDA toolkit 13.0")
