@@ -2,8 +2,6 @@ package bireal.cli;
 
 import bireal.backend.Backend;
 import bireal.backend.ImageSpec;
-import bireal.config.ConfigLoader;
-import bireal.config.Recipe;
 import bireal.config.RunConfig;
 import bireal.data.Dataset;
 import bireal.data.Datasets;
@@ -16,17 +14,11 @@ import bireal.train.Metrics;
 import bireal.train.NetworkFiles;
 import bireal.train.Progress;
 import bireal.train.Safetensors;
-import bireal.train.WeightFiles;
 import java.io.PrintWriter;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.Locale;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
-import picocli.CommandLine.Option;
-import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
 /** {@code bireal eval}: accuracy of trained weights on the test images. */
@@ -36,48 +28,15 @@ import picocli.CommandLine.Spec;
 final class EvalCommand implements Runnable {
   @Spec private CommandSpec spec;
 
-  @Parameters(
-      paramLabel = "RUN|CONFIG",
-      description = "A run folder, such as runs/quickstart, or a config file.")
-  private Path target;
-
-  @Option(
-      names = "--weights",
-      paramLabel = "FILE|CHECKPOINT",
-      description =
-          "A safetensors file or a checkpoint folder; default: the run's best checkpoint, else its"
-              + " newest.")
-  private Path weights;
-
-  @Option(
-      names = "--stage",
-      paramLabel = "NAME",
-      description =
-          "The stage whose network and data are meant; default: that of the checkpoint, else the"
-              + " last.")
-  private String stage;
-
-  @Option(
-      names = "--set",
-      paramLabel = "KEY=VALUE",
-      description = "Override a key of the config; may be repeated.")
-  private List<String> overrides = new ArrayList<>();
+  @Mixin private WeightOptions weights;
 
   @Override
   public void run() {
-    boolean isRun = Files.isDirectory(target);
-    Recipe recipe = ConfigLoader.load(isRun ? target.resolve("config.yaml") : target, overrides);
-    Path run = isRun ? target : Path.of(recipe.runsFolder(), recipe.name());
     PrintWriter out = spec.commandLine().getOut();
-    WeightFiles.Found found =
-        WeightFiles.open(weights == null ? "eval" : "--weights", weights == null ? run : weights);
-    try (Safetensors file = found.file();
-        Backend backend = Backends.open(recipe.backend(), recipe.threads())) {
-      // Of which stage the weights are, a checkpoint knows; a bare file is taken for the last
-      // one's.
-      String known = recipe.stages().containsKey(found.stage()) ? found.stage() : "";
-      String name = stage != null ? stage : known;
-      RunConfig config = name.isEmpty() ? recipe.last() : recipe.stage(name);
+    WeightOptions.Trained trained = weights.open("eval");
+    RunConfig config = trained.config();
+    try (Safetensors file = trained.file();
+        Backend backend = Backends.open(config.backend(), config.threads())) {
       Dataset dataset = Datasets.open(config.data(), Split.TEST, config.seed());
       ImageSpec image = Datasets.imageSpec(config.data(), dataset);
       Planner planner = new Planner(backend, config.train().microBatch(), null);
@@ -90,10 +49,8 @@ final class EvalCommand implements Runnable {
         Metrics metrics = evaluator.run(Progress.NONE, () -> false);
         double seconds = (System.nanoTime() - start) / 1e9;
         out.println("weights  " + file.path());
-        if (recipe.staged()) {
-          out.println(
-              "stage    "
-                  + (name.isEmpty() ? recipe.names().get(recipe.names().size() - 1) : name));
+        if (trained.recipe().staged()) {
+          out.println("stage    " + trained.stage());
         }
         out.println("backend  " + backend.description());
         out.printf(

@@ -1,8 +1,6 @@
 package bireal.cli;
 
 import bireal.backend.Backend;
-import bireal.config.ConfigLoader;
-import bireal.config.Recipe;
 import bireal.config.RunConfig;
 import bireal.nn.Network;
 import bireal.nn.Planner;
@@ -11,15 +9,12 @@ import bireal.tensor.Shape;
 import bireal.train.BinaryWeights;
 import bireal.train.NetworkFiles;
 import bireal.train.Safetensors;
-import bireal.train.WeightFiles;
 import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.List;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
-import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
@@ -32,45 +27,22 @@ import picocli.CommandLine.Spec;
 final class FoldCommand implements Runnable {
   @Spec private CommandSpec spec;
 
-  @Parameters(
-      index = "0",
-      paramLabel = "RUN|CONFIG",
-      description = "A run folder, such as runs/quickstart, or a config file.")
-  private Path target;
+  @Mixin private WeightOptions weights;
 
   @Parameters(index = "1", paramLabel = "OUT", description = "The safetensors file to write.")
   private Path out;
 
-  @Option(
-      names = "--weights",
-      paramLabel = "FILE|CHECKPOINT",
-      description =
-          "A safetensors file or a checkpoint folder; default: the run's best checkpoint, else its"
-              + " newest.")
-  private Path weights;
-
-  @Option(
-      names = "--set",
-      paramLabel = "KEY=VALUE",
-      description = "Override a key of the config; may be repeated.")
-  private List<String> overrides = new ArrayList<>();
-
   @Override
   public void run() {
-    boolean isRun = Files.isDirectory(target);
-    Recipe recipe = ConfigLoader.load(isRun ? target.resolve("config.yaml") : target, overrides);
-    Path run = isRun ? target : Path.of(recipe.runsFolder(), recipe.name());
     if (Files.exists(out)) {
       throw new InputException(out + " exists already; choose another name or delete it");
     }
-    WeightFiles.Found found =
-        WeightFiles.open(weights == null ? "fold" : "--weights", weights == null ? run : weights);
-    RunConfig config =
-        recipe.stages().containsKey(found.stage()) ? recipe.stage(found.stage()) : recipe.last();
+    WeightOptions.Trained trained = weights.open("fold");
+    RunConfig config = trained.config();
     int size = config.data().imageSize();
     Shape image = Shape.of(size, size, config.data().mean().size());
-    try (Safetensors file = found.file();
-        Backend backend = Backends.open(recipe.backend(), recipe.threads());
+    try (Safetensors file = trained.file();
+        Backend backend = Backends.open(config.backend(), config.threads());
         Network network = new Network(config.model(), image, new Planner(backend, 1, null))) {
       network.allocate();
       network.initialize(0);

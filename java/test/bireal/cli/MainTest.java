@@ -53,7 +53,7 @@ class MainTest {
             "bireal train: --from-step --help --profile --resume --set --stacktrace --version CONFIG",
             "bireal eval: --help --set --stacktrace --stage --version --weights RUN|CONFIG",
             "bireal verify: --backend --failures --help --stacktrace --version CASE.json",
-            "bireal fold: --help --set --stacktrace --version --weights RUN|CONFIG OUT",
+            "bireal fold: --help --set --stacktrace --stage --version --weights RUN|CONFIG OUT",
             "bireal info: --help --set --stacktrace --stage --version CONFIG",
             "bireal config: --help --resolved --set --stacktrace --version CONFIG",
             "bireal generate-completion: --help --stacktrace --version"),
