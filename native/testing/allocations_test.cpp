@@ -182,7 +182,7 @@ struct Step {
     around("activation_bwd",
            [&] { cpu::activation_bwd(c, d.data(), z.data(), x.data(), nullptr, cells, ActivationKind::kClip, 0); });
     around("softmax_xent", [&] {
-      SoftmaxXent in{x.data(), labels.data(), nullptr, 0.1, 1.0 / n};
+      SoftmaxXent in{x.data(), labels.data(), nullptr, 0.1, 1, 1.0 / n};
       cpu::softmax_xent(c, metrics.data(), d.data(), in, n, K, GradMode::kAccumulate, scratch());
     });
     around("finite_norm", [&] { cpu::finite_norm(c, &state, g.data(), metrics.data(), weights, scratch()); });

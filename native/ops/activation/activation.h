@@ -37,6 +37,6 @@ namespace bireal::cuda {
 /// `type` is that of every tensor: kF32, kF16 or kBf16; computed in float32, rounded once.
 void activation_fwd(const Device& device, void* y, const void* x, DType type, int64_t count, ActivationKind kind, float slope,
                     Stream stream);
-void activation_bwd(const Device& device, void* dx, const void* dy, const void* x, DType type, int64_t count, ActivationKind kind,
-                    float slope, Stream stream);
+void activation_bwd(const Device& device, void* dx, const void* dy, const void* x, const void* shortcut, DType type,
+                    int64_t count, ActivationKind kind, float slope, Stream stream);
 }  // namespace bireal::cuda
