@@ -223,7 +223,7 @@ class ExitCodeIT {
             "data.image_size=32"),
         "/nowhere",
         "data.path");
-    assertEnds(2, run("eval", config), "has no checkpoint");
+    assertEnds(2, run("eval", config), "there is no", "runs/small", "name a run folder");
     assertEnds(2, run("train", config, "--set", "train.epoch=3"), "train.epoch", "epochs");
     assertEnds(
         2,
