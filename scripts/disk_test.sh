@@ -47,6 +47,7 @@ wait_for() {
 }
 # start ARGUMENT...: a run that is stopped (SIGSTOP) once it has a checkpoint.
 start() {
+  : > "$output"  # here, not in the child, which may come later than the first look for its checkpoint
   "${bireal[@]}" "$@" > "$output" 2>&1 &
   pid=$!
   wait_for "its first checkpoint" grep -q '^checkpoint ' "$output"
