@@ -5,7 +5,7 @@ repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 usage() {
   cat <<TEXT
 usage: scripts/compare.sh [--epochs E] [--width W] [--seeds "S ..."] [--runs FOLDER] [--out FOLDER] [--set KEY=VALUE]...
-Trains the real-valued twin, ReActNet, Bi-Real Net and XNOR-Net, 18 layers, for E epochs each (default 4; even: ReActNet's
+Trains the real-valued twin, ReActNet, Bi-Real Net and XNOR-Net, 18 layers, for E epochs each (default 2; even: ReActNet's
 two steps have E/2 each), W channels in the first stage (default 16), once for each seed (default "0 1"). Runs that are
 complete are skipped and others resumed, so it can be stopped at any time and started again with the same options.
 Writes OUT/comparison.md (the table), comparison.png and comparison.svg (default: docs), and puts the table into
@@ -13,7 +13,7 @@ OUT/results.md, if there is one, between its two compare.sh marks. Runs lie belo
 TEXT
 }
 fail() { echo "compare: error: $1" >&2; exit 1; }
-epochs=4 width=16 seeds="0 1" runs=$repo/runs/compare out=$repo/docs
+epochs=2 width=16 seeds="0 1" runs=$repo/runs/compare out=$repo/docs
 overrides=() options=()
 while (( $# > 0 )); do
   case $1 in
