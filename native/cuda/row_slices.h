@@ -24,6 +24,16 @@ BIREAL_HOST_DEVICE int64_t row_slice_count(int64_t rows, int64_t C) {
 }
 BIREAL_HOST_DEVICE int64_t row_slice_begin(int64_t rows, int64_t slices, int64_t slice) { return rows * slice / slices; }
 
+/// Parameters of a kernel that adds finished slices (finish_row_sums in row_sums.cuh): blocks are [words, parts].
+struct FinishRowSumsParams {
+  struct Part {
+    const double* partial;  // [slices] of [C], `stride` apart
+    float* out;             // [C]
+  } parts[3];
+  int64_t stride;
+  int32_t C, slices, accumulate;
+};
+
 /// Partial sums [slices, 2, C] double.
 inline int64_t row_slice_sums_bytes(int64_t rows, int64_t C) {
   return row_slice_count(rows, C) * 2 * C * int64_t(sizeof(double));

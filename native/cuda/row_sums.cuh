@@ -81,46 +81,60 @@ struct RowSums<int16_t> : ExactRowSums {};
 template <>
 struct RowSums<int32_t> : ExactRowSums {};
 
-/// Adds the 8 warps' sums in warp order and stores them as partial sums [slices, 2, C] of this block's slice. Every thread calls
-/// it.
-template <class Sums>
+/// Adds the 8 warps' sums in warp order and stores the first PARTS of them as partial sums [slices, PARTS, C] of this block's
+/// slice. Every thread calls it; a second call needs a barrier before it.
+template <int PARTS = 2, class Sums>
 __device__ __forceinline__ void store_row_sums(void* out, int C, const Sums& sums) {
   using Sum = typename Sums::Sum;
-  __shared__ Sum scratch[kRowWarps][2][32];
+  __shared__ Sum scratch[kRowWarps][PARTS][32];
   const int c = row_channel(C), slice = row_slice(C), lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
   scratch[warp][0][lane] = sums.s1;
-  scratch[warp][1][lane] = sums.s2;
+  if (PARTS > 1) scratch[warp][PARTS - 1][lane] = sums.s2;
   __syncthreads();
-  if (warp >= 2 || c >= C) return;
+  if (warp >= PARTS || c >= C) return;
   Sum sum = scratch[0][warp][lane];
 #pragma unroll
   for (int other = 1; other < kRowWarps; ++other) sum += scratch[other][warp][lane];
-  static_cast<Sum*>(out)[(int64_t(slice) * 2 + warp) * C + c] = sum;
+  static_cast<Sum*>(out)[(int64_t(slice) * PARTS + warp) * C + c] = sum;
 }
 
-/// Adds partial sums [slices, 2, C] of the 32 channels of a block of 32 warps, in a fixed order: warp w takes slices w, w + 32,
-/// ..., then the warps in order. The first warp has the result in sums[0], sums[1]. `scratch` is shared, 2 * kSliceThreads
-/// values.
-template <class Sum>
-__device__ __forceinline__ void add_slices(Sum (&sums)[2], const Sum* partial, int C, int slices, Sum* scratch) {
+/// Adds partial sums [slices, PARTS, C], slices `stride` apart, of the 32 channels of a block of 16 warps, in a fixed order: warp
+/// w takes slices w, w + 16, ..., then the warps in order. The first warp has the result in sums. `scratch` is shared, PARTS *
+/// kSliceThreads values.
+template <class Sum, int PARTS>
+__device__ __forceinline__ void add_slices(Sum (&sums)[PARTS], const Sum* partial, int C, int64_t stride, int slices,
+                                           Sum* scratch) {
   const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32), c = int(blockIdx.x) * 32 + lane;
-  Sum s1 = 0, s2 = 0;
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part) sums[part] = 0;
   if (c < C)
 #pragma unroll 4
-    for (int slice = warp; slice < slices; slice += kSliceWarps) {
-      s1 += partial[int64_t(slice) * 2 * C + c];
-      s2 += partial[(int64_t(slice) * 2 + 1) * C + c];
-    }
-  scratch[warp * 32 + lane] = s1;
-  scratch[kSliceThreads + warp * 32 + lane] = s2;
+    for (int slice = warp; slice < slices; slice += kSliceWarps)
+#pragma unroll
+      for (int part = 0; part < PARTS; ++part) sums[part] += partial[slice * stride + int64_t(part) * C + c];
+#pragma unroll
+  for (int part = 0; part < PARTS; ++part) {
+    scratch[part * kSliceThreads + warp * 32 + lane] = sums[part];
+    sums[part] = 0;
+  }
   __syncthreads();
-  sums[0] = sums[1] = 0;
   if (warp != 0) return;
 #pragma unroll 4
-  for (int other = 0; other < kSliceWarps; ++other) {
-    sums[0] += scratch[other * 32 + lane];
-    sums[1] += scratch[kSliceThreads + other * 32 + lane];
-  }
+  for (int other = 0; other < kSliceWarps; ++other)
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) sums[part] += scratch[part * kSliceThreads + other * 32 + lane];
+}
+
+/// Gradients of per-channel parameters from partial sums: a block of 16 warps takes 32 channels of one part. Shared: 4 KB.
+__device__ __forceinline__ void finish_row_sums(const cuda::FinishRowSumsParams& p) {
+  __shared__ double scratch[kSliceThreads];
+  // A table indexed by the block would be copied to local memory.
+  const double* partial = blockIdx.y == 0 ? p.parts[0].partial : blockIdx.y == 1 ? p.parts[1].partial : p.parts[2].partial;
+  float* out = blockIdx.y == 0 ? p.parts[0].out : blockIdx.y == 1 ? p.parts[1].out : p.parts[2].out;
+  double sum[1];
+  add_slices(sum, partial, p.C, p.stride, p.slices, scratch);
+  const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
+  if (threadIdx.x < 32 && c < p.C) out[c] = p.accumulate ? out[c] + float(sum[0]) : float(sum[0]);
 }
 
 }  // namespace bireal

@@ -201,18 +201,18 @@ inline void expect_same_or_nan(const Guarded<float>& got, const Guarded<float>& 
   }
 }
 
-/// What the last launch moved, as the emulator counts it: 32-byte sectors of global memory that warps asked for, and distinct
-/// ones.
+/// What the last launch moved, or the one `back` before it, as the emulator counts it: 32-byte sectors of global memory that
+/// warps asked for, and distinct ones.
 struct Traffic {
   std::string kernel;
   double requested = 0, distinct = 0;
   uint32_t worst_bank_conflict = 0;
   double wavefronts = 0, wavefronts_ideal = 0;  // of shared memory
 };
-inline Traffic last_traffic() {
+inline Traffic last_traffic(int64_t back = 0) {
   bireal_emulator_record record{};
   const int64_t count = emulator<int64_t(const char*)>("bireal_emulator_get")("records");
-  EXPECT_EQ(0, emulator<int(int64_t, bireal_emulator_record*)>("bireal_emulator_get_record")(count - 1, &record));
+  EXPECT_EQ(0, emulator<int(int64_t, bireal_emulator_record*)>("bireal_emulator_get_record")(count - 1 - back, &record));
   EXPECT_EQ(record.kind, BIREAL_EMULATOR_KERNEL) << "the last thing that ran is " << record.name;
   return {record.name,
           double(record.read.sectors_requested + record.write.sectors_requested),
@@ -222,9 +222,9 @@ inline Traffic last_traffic() {
           double(record.shared_wavefronts_ideal)};
 }
 /// Every sector about once, and no shared-memory access of more than two turns.
-inline void expect_coalesced(double most = 1.1) {
+inline void expect_coalesced(double most = 1.1, int64_t back = 0) {
   if (!cuda_is_emulated()) return;
-  const Traffic traffic = last_traffic();
+  const Traffic traffic = last_traffic(back);
   EXPECT_LE(traffic.requested, most * traffic.distinct)
       << traffic.kernel << ": sectors requested per distinct sector: " << traffic.requested / traffic.distinct;
   EXPECT_LE(traffic.worst_bank_conflict, 2u) << traffic.kernel;

@@ -10,8 +10,9 @@ struct Loaded {
   V v;
 };
 
-// Gradient of the sign, plus that of the shortcut, and the sums that the backward pass of the previous batch norm needs of the
-// result, in one pass. The sums are of the stored dx, which is what that pass reads. Limiter: bandwidth. Shared: 4 KB.
+// Gradient of the sign, plus that of the shortcut, the sums that the backward pass of the previous batch norm needs of the
+// result, and those of the threshold's gradient, in one pass. The norm's sums are of the stored dx, which is what that pass
+// reads. Limiter: bandwidth. Shared: 6 KB.
 template <class T, class V>
 __device__ __forceinline__ void approx_sign_bwd(const ApproxSignParams& p) {
   T* dx = static_cast<T*>(p.dx);
@@ -19,7 +20,7 @@ __device__ __forceinline__ void approx_sign_bwd(const ApproxSignParams& p) {
   const V* v = static_cast<const V*>(p.norm_v);
   const int c = row_channel(p.C);
   const float threshold = p.threshold && c < p.C ? p.threshold[c] : 0.0f;
-  RowSums<T> sums;
+  RowSums<T> norm_sums, threshold_sums;
   walk_rows(
       p.rows, p.C, p.slices,
       [&](int64_t i) {
@@ -36,15 +37,21 @@ __device__ __forceinline__ void approx_sign_bwd(const ApproxSignParams& p) {
         else
           surrogate = magnitude < 1.0f ? 2.0f - 2.0f * magnitude : 0.0f;
         float gradient = to_float(loaded.db) * surrogate;
+        if (p.threshold_sums) threshold_sums.add(gradient, 0.0f);
         if (shortcut) gradient = to_float(loaded.shortcut) + gradient;
         const T stored = from_float<T>(gradient);
         dx[i] = stored;
-        if (p.norm_sums) sums.add(to_float(stored), to_float(loaded.v));
+        if (p.norm_sums) norm_sums.add(to_float(stored), to_float(loaded.v));
       },
-      [&] { sums.flush(); });
-  if (p.norm_sums) store_row_sums(p.norm_sums, p.C, sums);
+      [&] {
+        norm_sums.flush();
+        threshold_sums.flush();
+      });
+  if (p.norm_sums) store_row_sums(p.norm_sums, p.C, norm_sums);
+  if (p.threshold_sums) store_row_sums<1>(p.threshold_sums, p.C, threshold_sums);
 }
 
 BIREAL_V_ENTRIES(approx_sign_bwd, kRowThreads, ApproxSignParams, approx_sign_bwd)
+BIREAL_ENTRY(approx_sign_bwd, threshold, kSliceThreads, cuda::FinishRowSumsParams, finish_row_sums)
 
 }  // namespace bireal

@@ -38,8 +38,11 @@ void approx_sign_bwd(Context& context, float* dx, float* dthreshold, const float
 namespace bireal::cuda {
 /// dx, db, x and shortcut are of `type` (kF32, kF16, kBf16): computed in float32, rounded once.
 /// norm_sums [row_slice_count(rows, C), 2, C] double, or null: also the sums of dx and dx * v that batch_norm_bwd_coefficients of
-/// the norm before takes, v [rows, C] being that norm's input (kI16, kI32 or `type`).
-void approx_sign_bwd(const Device& device, void* dx, const void* db, const void* x, DType type, const float* threshold,
-                     const void* shortcut, double* norm_sums, const void* norm_v, DType norm_v_type, int64_t rows, int64_t C,
-                     ActivationGradient kind, Stream stream);
+/// the norm before takes, v [rows, C] being that norm's input (kI16, kI32 or `type`). All sums have the bound of batch_norm.h;
+/// dthreshold is one more launch, and its products are not rounded to `type`.
+void approx_sign_bwd(const Device& device, void* dx, float* dthreshold, const void* db, const void* x, DType type,
+                     const float* threshold, const void* shortcut, double* norm_sums, const void* norm_v, DType norm_v_type,
+                     int64_t rows, int64_t C, ActivationGradient kind, GradMode mode, void* workspace, Stream stream);
+/// Of dthreshold, whose launches alone use it; 0 bytes are needed without.
+int64_t approx_sign_workspace_bytes(int64_t rows, int64_t C);
 }  // namespace bireal::cuda

@@ -29,8 +29,9 @@ TEST_F(ApproxSignCuda, EveryVariantMatchesRef) {
             DeviceArray<float> t(threshold);
             // In place over the shortcut, where there is one.
             void* out = variant & 4 ? s.data() : dx.data();
-            cuda::approx_sign_bwd(cuda_device(), out, device_db.data(), device_x.data(), type, variant & 2 ? t.data() : nullptr,
-                                  variant & 4 ? s.data() : nullptr, nullptr, nullptr, type, rows, C, kind, cuda_stream());
+            cuda::approx_sign_bwd(cuda_device(), out, nullptr, device_db.data(), device_x.data(), type,
+                                  variant & 2 ? t.data() : nullptr, variant & 4 ? s.data() : nullptr, nullptr, nullptr, type,
+                                  rows, C, kind, GradMode::kOverwrite, nullptr, cuda_stream());
             expect_same_or_nan(variant & 4 ? s.values() : dx.values(), expected, "dx");
           }
   });
@@ -59,8 +60,9 @@ TEST_F(ApproxSignCuda, AlsoGivesTheSumsOfTheNormBefore) {
             const void* norm_v = v_type == DType::kI16   ? static_cast<const void*>(short_v.data())
                                  : v_type == DType::kI32 ? static_cast<const void*>(int_v.data())
                                                          : real_v.data();
-            cuda::approx_sign_bwd(cuda_device(), dx.data(), device_db.data(), device_x.data(), type, nullptr, s.data(),
-                                  sums.data(), norm_v, v_type, rows, C, ActivationGradient::kApproxSign, cuda_stream());
+            cuda::approx_sign_bwd(cuda_device(), dx.data(), nullptr, device_db.data(), device_x.data(), type, nullptr, s.data(),
+                                  sums.data(), norm_v, v_type, rows, C, ActivationGradient::kApproxSign, GradMode::kOverwrite,
+                                  nullptr, cuda_stream());
             const Guarded<float> result = dx.values();
             const Guarded<double> partial = sums.values();
             for (int64_t c = 0; c < C; ++c) {
@@ -81,14 +83,66 @@ TEST_F(ApproxSignCuda, AlsoGivesTheSumsOfTheNormBefore) {
   });
 }
 
+TEST_F(ApproxSignCuda, AlsoGivesTheGradientOfTheThreshold) {
+  in_both_orders([] {
+    for (DType type : kStoredTypes)
+      for (int64_t C : nasty_channels())
+        for (int64_t rows : {1, 7, 150, 2000})
+          for (int variant = 0; variant < 8; ++variant) {
+            if ((rows == 7 || rows == 2000) && variant % 3 != 0) continue;
+            if (rows == 2000 && C != 33) continue;
+            const ActivationGradient kind = ActivationGradient(variant & 1);
+            const GradMode mode = variant & 2 ? GradMode::kAccumulate : GradMode::kOverwrite;
+            const bool with_norm = variant & 4;
+            SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_rows" + std::to_string(rows) + "_C" + std::to_string(C) +
+                         "_variant" + std::to_string(variant));
+            auto stored = [&](uint64_t seed) { return as_stored(type, random_floats(rows * C, seed, 2.0f)); };
+            const std::vector<float> x = stored(1), shortcut = stored(3), threshold = random_floats(C, 4),
+                                     before = random_floats(C, 5);
+            std::vector<float> db = stored(2);
+            const int64_t bad = rows * C / 2;  // one channel's gradient is NaN, and no other's
+            db[size_t(bad)] = std::numeric_limits<float>::quiet_NaN();
+            Guarded<float> expected_dx(rows * C), expected(before);
+            ref::approx_sign_bwd(expected_dx.data(), expected.data(), db.data(), x.data(), threshold.data(), shortcut.data(),
+                                 rows, C, kind, mode);
+            for (int64_t i = 0; i < expected_dx.count(); ++i) expected_dx[i] = rounded_to(type, expected_dx[i]);
+            std::vector<double> size(size_t(C), 0.0);
+            for (int64_t i = 0; i < rows * C; ++i) size[size_t(i % C)] += 2 * std::fabs(double(db[size_t(i)]));
+            StoredArray device_x(type, x), device_db(type, db), s(type, shortcut), dx(type, rows * C), v(type, shortcut);
+            DeviceArray<float> device_threshold(threshold), accumulated(before), overwritten(C);
+            DeviceArray<double> norm_sums(cuda::row_slice_count(rows, C) * 2 * C);
+            DeviceArray<char> workspace(cuda::approx_sign_workspace_bytes(rows, C));
+            DeviceArray<float>& dthreshold = variant & 2 ? accumulated : overwritten;
+            cuda::approx_sign_bwd(cuda_device(), dx.data(), dthreshold.data(), device_db.data(), device_x.data(), type,
+                                  device_threshold.data(), s.data(), with_norm ? norm_sums.data() : nullptr,
+                                  with_norm ? v.data() : nullptr, type, rows, C, kind, mode, workspace.data(), cuda_stream());
+            expect_same_or_nan(dx.values(), expected_dx, "dx");
+            const Guarded<float> got = dthreshold.values();
+            // batch_norm.h: rows 2^-53, and 2^-21 for groups of four 16-bit values in float32; then two roundings to float.
+            const double relative = 2 * double(rows + 1100) * 0x1p-53 + (type == DType::kF32 ? 0 : 0x1p-21);
+            for (int64_t c = 0; c < C; ++c) {
+              if (c == bad % C) {
+                ASSERT_TRUE(std::isnan(expected[c]) && std::isnan(got[c])) << "channel " << c << ": got " << got[c];
+                continue;
+              }
+              const double bound =
+                  relative * size[size_t(c)] + 0x1p-23 * (std::fabs(double(expected[c])) + std::fabs(double(before[size_t(c)])));
+              ASSERT_TRUE(std::fabs(double(got[c]) - double(expected[c])) <= bound)
+                  << "channel " << c << ": got " << got[c] << ", expected " << expected[c] << ", allowed " << bound;
+            }
+          }
+  });
+}
+
 TEST_F(ApproxSignCuda, MovesEverySectorOnce) {
   const int64_t rows = 4096, C = 64;
   const std::vector<float> values = random_floats(rows * C, 1);
   StoredArray x(DType::kF16, values), db(DType::kF16, values), shortcut(DType::kF16, values), dx(DType::kF16, rows * C);
   DeviceArray<int16_t> v(std::vector<int16_t>(size_t(rows * C), 3));
   DeviceArray<double> sums(cuda::row_slice_count(rows, C) * 2 * C);
-  cuda::approx_sign_bwd(cuda_device(), dx.data(), db.data(), x.data(), DType::kF16, nullptr, shortcut.data(), sums.data(),
-                        v.data(), DType::kI16, rows, C, ActivationGradient::kApproxSign, cuda_stream());
+  cuda::approx_sign_bwd(cuda_device(), dx.data(), nullptr, db.data(), x.data(), DType::kF16, nullptr, shortcut.data(),
+                        sums.data(), v.data(), DType::kI16, rows, C, ActivationGradient::kApproxSign, GradMode::kOverwrite,
+                        nullptr, cuda_stream());
   expect_coalesced();
 }
 

@@ -8,6 +8,7 @@ struct ApproxSignParams {
   const void *db, *x;
   const void* shortcut;    // or null
   const float* threshold;  // [C] or null
+  double* threshold_sums;  // [slices, C] or null
   double* norm_sums;       // [slices, 2, C] or null
   const void* norm_v;      // [rows, C] of the kernel's second type, where norm_sums are wanted
   int64_t rows;

@@ -91,9 +91,9 @@ extern "C" __global__ void __launch_bounds__(kSliceThreads) batch_norm_statistic
   long long exact[2] = {0, 0};
   double real[2] = {0.0, 0.0};
   if (p.integer_sums)
-    add_slices(exact, static_cast<const long long*>(p.sums), p.C, p.slices, reinterpret_cast<long long*>(scratch));
+    add_slices(exact, static_cast<const long long*>(p.sums), p.C, 2 * p.C, p.slices, reinterpret_cast<long long*>(scratch));
   else
-    add_slices(real, static_cast<const double*>(p.sums), p.C, p.slices, scratch);
+    add_slices(real, static_cast<const double*>(p.sums), p.C, 2 * p.C, p.slices, scratch);
   if (threadIdx.x < 32 && c < p.C) channel_statistics(p, c, exact[0], exact[1], real[0], real[1], true);
 }
 
@@ -147,11 +147,12 @@ BIREAL_V_ENTRIES(batch_norm_bwd_sums, kRowThreads, BatchNormSumsParams, batch_no
 // A block takes up to 8 words of channels of a slice of rows. Where the sums of v are given it first finishes their statistics,
 // one channel a thread (the blocks of slice 0 also store them). A step of a warp is 8 words of output: one row of 8 words, or
 // several rows of fewer, so that its bits are one 32-byte sector where the channels allow it; four elements a lane are in flight.
-// y is rounded to T once, and the bits are those of the rounded value. Limiter: bandwidth. Shared: 5 KB.
+// y is rounded to T once, and the bits are those of the rounded value. Limiter: bandwidth. Shared: 8 KB.
 template <class T, class V>
 __device__ __forceinline__ void batch_norm_apply(const BatchNormApplyParams& p) {
   constexpr int kChannels = 256, kWords = 8;
-  __shared__ float scale[kChannels], shift[kChannels], shortcut_scale[kChannels], shortcut_shift[kChannels], threshold[kChannels];
+  __shared__ float scale[kChannels], shift[kChannels], shortcut_scale[kChannels], shortcut_shift[kChannels], threshold[kChannels],
+      bias1[kChannels], slope[kChannels], bias2[kChannels];
   const int groups = (p.Cw + p.group_words - 1) / p.group_words;
   const int group = int(blockIdx.x % unsigned(groups)), slice = int(blockIdx.x / unsigned(groups));
   const int first_word = group * p.group_words, first_channel = first_word * kWordBits;
@@ -170,6 +171,11 @@ __device__ __forceinline__ void batch_norm_apply(const BatchNormApplyParams& p) 
     shortcut_scale[threadIdx.x] = p.shortcut_affine ? p.shortcut_affine[c] : 1.0f;
     shortcut_shift[threadIdx.x] = p.shortcut_affine ? p.shortcut_affine[p.C + c] : 0.0f;
     threshold[threadIdx.x] = p.threshold ? p.threshold[c] : 0.0f;
+    if (p.slope) {
+      bias1[threadIdx.x] = p.bias1[c];
+      slope[threadIdx.x] = p.slope[c];
+      bias2[threadIdx.x] = p.bias2[c];
+    }
   }
   __syncthreads();
 
@@ -214,6 +220,10 @@ __device__ __forceinline__ void batch_norm_apply(const BatchNormApplyParams& p) 
             u += fmaf(shortcut_scale[k], to_float(residual[i]), shortcut_shift[k]);
           else if (shortcut)
             u += to_float(residual[i]);
+          if (p.slope) {
+            const float w = u + bias1[k];
+            u = (w > 0.0f ? w : slope[k] * w) + bias2[k];
+          }
           const T stored = from_float<T>(u);
           y[(row + row_of[j]) * p.C + first_channel + k] = stored;
           negative = sign_bit(p.threshold ? to_float(stored) + threshold[k] : to_float(stored));
@@ -232,12 +242,61 @@ BIREAL_V_ENTRIES(batch_norm_apply, kRowThreads, BatchNormApplyParams, batch_norm
 
 // ---- Backward -----------------------------------------------------------------------------------------------------
 
+template <class T, class V>
+struct LoadedRprelu {
+  T dy, shortcut;
+  V v;
+};
+
+// Backward of RPReLU: its input is computed anew, its gradient dz rounded to T once, and the norm's sums are of the stored dz.
+// Limiter: bandwidth. Shared: 4 KB.
+template <class T, class V>
+__device__ __forceinline__ void batch_norm_rprelu_bwd(const BatchNormRpreluBwdParams& p) {
+  const T *dy = static_cast<const T*>(p.dy), *shortcut = static_cast<const T*>(p.shortcut);
+  const V* v = static_cast<const V*>(p.v);
+  T* dz = static_cast<T*>(p.dz);
+  const int c = min(row_channel(p.C), p.C - 1);  // of the tail, which walk_rows and store_row_sums leave out, any
+  const float scale = p.affine[c], shift = p.affine[p.C + c], bias1 = p.bias1[c], slope = p.slope[c];
+  const float shortcut_scale = p.shortcut_affine ? p.shortcut_affine[c] : 0.0f,
+              shortcut_shift = p.shortcut_affine ? p.shortcut_affine[p.C + c] : 0.0f;
+  RowSums<T> norm_sums, sums;
+  walk_rows(
+      p.rows, p.C, p.slices,
+      [&](int64_t i) {
+        LoadedRprelu<T, V> loaded{dy[i], T(0.0f), v[i]};
+        if (shortcut) loaded.shortcut = shortcut[i];
+        return loaded;
+      },
+      [&](int64_t i, const LoadedRprelu<T, V>& loaded) {
+        float w = fmaf(scale, to_float(loaded.v), shift);
+        if (p.shortcut_affine)
+          w += fmaf(shortcut_scale, to_float(loaded.shortcut), shortcut_shift);
+        else if (shortcut)
+          w += to_float(loaded.shortcut);
+        w += bias1;
+        const float gradient = to_float(loaded.dy);
+        const T stored = from_float<T>(w > 0.0f ? gradient : slope * gradient);
+        dz[i] = stored;
+        norm_sums.add(to_float(stored), to_float(loaded.v));
+        sums.add(gradient, w > 0.0f ? 0.0f : w);
+      },
+      [&] {
+        norm_sums.flush();
+        sums.flush();
+      });
+  store_row_sums(p.norm_sums, p.C, norm_sums);
+  __syncthreads();  // both take the same shared memory
+  store_row_sums(p.sums, p.C, sums);
+}
+BIREAL_V_ENTRIES(batch_norm_rprelu_bwd, kRowThreads, BatchNormRpreluBwdParams, batch_norm_rprelu_bwd)
+BIREAL_ENTRY(batch_norm_rprelu_bwd, sum, kSliceThreads, cuda::FinishRowSumsParams, finish_row_sums)
+
 // A block of 16 warps finishes 32 channels. Shared: 8 KB.
 extern "C" __global__ void __launch_bounds__(kSliceThreads)
     batch_norm_bwd_coefficients_kernel(const BatchNormBwdCoefficientsParams p) {
   __shared__ double scratch[2 * kSliceThreads];
   double sums[2];
-  add_slices(sums, p.sums, p.C, p.slices, scratch);
+  add_slices(sums, p.sums, p.C, 2 * p.C, p.slices, scratch);
   const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
   if (threadIdx.x >= 32 || c >= p.C) return;
   const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = p.stats[c], invstd = p.stats[2 * p.C + c];

@@ -125,13 +125,23 @@ struct BatchNormApplyCuda {
   const void* shortcut;                   // of the type of y, or null
   const float* shortcut_affine;           // [2,C] or null
   const float* threshold;                 // or null
+  const float* bias1 = nullptr;           // of RPReLU: all three, or none
+  const float* slope = nullptr;
+  const float* bias2 = nullptr;
 };
 void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
                       int64_t C, Stream stream);
 
+/// `in` as apply had it; of it, affine is read in any case, statistics, threshold and bias2 are not looked at. sums
+/// [row_slice_count(rows, C), 2, C] and dbias1 are of the stored dz. Two launches.
+void batch_norm_rprelu_bwd(const Device& device, void* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
+                           const void* dy, DType type, const BatchNormApplyCuda& in, int64_t rows, int64_t C, GradMode mode,
+                           void* workspace, Stream stream);
+int64_t batch_norm_rprelu_bwd_workspace_bytes(int64_t rows, int64_t C);
+
 void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DType type, const void* v, DType v_type,
                          int64_t rows, int64_t C, Stream stream);
-/// sums [row_slice_count(rows, C), 2, C], from batch_norm_bwd_sums or approx_sign_bwd.
+/// sums [row_slice_count(rows, C), 2, C], from batch_norm_bwd_sums, approx_sign_bwd or batch_norm_rprelu_bwd.
 void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
                                  const double* stats, const float* alpha, const float* gamma, int64_t rows, int64_t C,
                                  GradMode mode, Stream stream);

@@ -47,19 +47,8 @@ void batch_norm_inference(const Device& device, float* affine, const float* runn
 void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
                       int64_t C, Stream stream) {
   const int64_t Cw = word_count(C), group_words = std::min<int64_t>(Cw, 8), slices = row_slice_count(rows, C);
-  BatchNormApplyParams p{y,
-                         bits,
-                         in.v,
-                         in.shortcut,
-                         in.affine,
-                         in.shortcut_affine,
-                         in.threshold,
-                         rows,
-                         int32_t(C),
-                         int32_t(Cw),
-                         int32_t(group_words),
-                         int32_t(slices),
-                         {}};
+  BatchNormApplyParams p{y,        bits,     in.v, in.shortcut, in.affine,   in.shortcut_affine,   in.threshold,    in.bias1,
+                         in.slope, in.bias2, rows, int32_t(C),  int32_t(Cw), int32_t(group_words), int32_t(slices), {}};
   if (in.statistics) {
     require(in.statistics->integer_sums && in.statistics->slices == 1,
             "batch_norm_apply: only the integer sums of a binary convolution can be finished in the same pass");
@@ -67,6 +56,25 @@ void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits,
   }
   launch(device, storage_kernel("batch_norm_apply", y_type, in.v_type),
          LaunchShape(kRowBlockThreads, ceil_div(Cw, group_words) * slices), p, stream);
+}
+
+int64_t batch_norm_rprelu_bwd_workspace_bytes(int64_t rows, int64_t C) { return row_slice_sums_bytes(rows, C); }
+
+void batch_norm_rprelu_bwd(const Device& device, void* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
+                           const void* dy, DType type, const BatchNormApplyCuda& in, int64_t rows, int64_t C, GradMode mode,
+                           void* workspace, Stream stream) {
+  const int64_t slices = row_slice_count(rows, C);
+  double* own_sums = static_cast<double*>(workspace);
+  BatchNormRpreluBwdParams p{dz,       sums,     own_sums, dy,         in.v,           in.shortcut, in.affine, in.shortcut_affine,
+                             in.bias1, in.slope, rows,     int32_t(C), int32_t(slices)};
+  launch(device, storage_kernel("batch_norm_rprelu_bwd", type, in.v_type), LaunchShape(kRowBlockThreads, word_count(C) * slices),
+         p, stream);
+  FinishRowSumsParams finish{{{sums, dbias1}, {own_sums, dbias2}, {own_sums + C, dslope}},
+                             2 * C,
+                             int32_t(C),
+                             int32_t(slices),
+                             mode == GradMode::kAccumulate};
+  launch(device, "batch_norm_rprelu_bwd_sum_kernel", LaunchShape(kSliceThreads, word_count(C), 3), finish, stream);
 }
 
 void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DType type, const void* v, DType v_type,

@@ -197,17 +197,24 @@ TEST_F(BatchNormCuda, ApplyMatchesRefForEveryCombination) {
       Values v(v_type, rows * C, 51, true);
       const std::vector<float> affine = nasty_floats(2 * C, 52), shortcut = as_stored(type, nasty_floats(rows * C, 53, true));
       const std::vector<float> shortcut_affine = nasty_floats(2 * C, 54), threshold = nasty_floats(C, 55);
+      const std::vector<float> bias1 = nasty_floats(C, 56), slope = nasty_floats(C, 57), bias2 = nasty_floats(C, 58);
       DeviceArray<float> device_affine(affine), device_shortcut_affine(shortcut_affine), device_threshold(threshold);
-      for (int kind = 0; kind < 9; ++kind) {
-        const int shortcut_kind = kind / 3, bits_kind = kind % 3;
-        if (rows == 7 && shortcut_kind != bits_kind) continue;
-        SCOPED_TRACE("shortcut " + std::to_string(shortcut_kind) + " bits " + std::to_string(bits_kind));
+      DeviceArray<float> device_bias1(bias1), device_slope(slope), device_bias2(bias2);
+      for (int kind = 0; kind < 18; ++kind) {
+        const int shortcut_kind = kind / 3 % 3, bits_kind = kind % 3;
+        const bool rprelu = kind >= 9;
+        if ((rows == 7 || rprelu) && shortcut_kind != bits_kind) continue;
+        SCOPED_TRACE("shortcut " + std::to_string(shortcut_kind) + " bits " + std::to_string(bits_kind) +
+                     (rprelu ? " RPReLU" : ""));
         BatchNormApply in{v.host(),
                           v.host_type(),
                           affine.data(),
                           shortcut_kind > 0 ? shortcut.data() : nullptr,
                           shortcut_kind > 1 ? shortcut_affine.data() : nullptr,
-                          nullptr};
+                          nullptr,
+                          rprelu ? bias1.data() : nullptr,
+                          rprelu ? slope.data() : nullptr,
+                          rprelu ? bias2.data() : nullptr};
         Guarded<float> expected(rows * C);
         ref::batch_norm_apply(expected.data(), nullptr, in, rows, C);
         for (int64_t i = 0; i < expected.count(); ++i) expected[i] = rounded_to(type, expected[i]);
@@ -222,7 +229,10 @@ TEST_F(BatchNormCuda, ApplyMatchesRefForEveryCombination) {
                                            nullptr,
                                            shortcut_kind > 0 ? in_place.data() : nullptr,
                                            shortcut_kind > 1 ? device_shortcut_affine.data() : nullptr,
-                                           bits_kind > 1 ? device_threshold.data() : nullptr};
+                                           bits_kind > 1 ? device_threshold.data() : nullptr,
+                                           rprelu ? device_bias1.data() : nullptr,
+                                           rprelu ? device_slope.data() : nullptr,
+                                           rprelu ? device_bias2.data() : nullptr};
         cuda::batch_norm_apply(cuda_device(), out, type, bits_kind ? bits.data() : nullptr, device_in, rows, C, cuda_stream());
         expect_same_or_nan(shortcut_kind > 0 ? in_place.values() : y.values(), expected, "y");
         if (bits_kind) expect_same_bits(bits.values(), expected_bits, "bits");
@@ -274,6 +284,101 @@ TEST_F(BatchNormCuda, ApplyFinishesTheStatisticsOfIntegerSumsInTheSamePass) {
           expect_same_bits(device_bits.values(), bits, "bits");
           if (HasFatalFailure()) return;
         }
+  });
+}
+
+TEST_F(BatchNormCuda, RpreluBackwardMatchesRef) {
+  in_both_orders([] {
+    for_all({1, 7, 150}, [](DType type, DType v_type, int64_t rows, int64_t C) {
+      Values v(v_type, rows * C, 71, false);
+      // |scale v + shift| < 4, so that both sides of the knee are met; channel C / 2 has a NaN in dy, and no other.
+      const float unit = v_type == DType::kI16 ? 1.0f / 512 : v_type == DType::kI32 ? 1.0f / 8192 : 1.0f;
+      std::vector<float> affine = random_floats(2 * C, 72);
+      for (int64_t c = 0; c < C; ++c) affine[size_t(c)] *= unit;
+      const std::vector<float> shortcut = as_stored(type, random_floats(rows * C, 73)),
+                               shortcut_affine = random_floats(2 * C, 74), bias1 = random_floats(C, 75),
+                               slope = random_floats(C, 76, 0.5f), before = random_floats(C, 77);
+      std::vector<float> dy = as_stored(type, random_floats(rows * C, 78));
+      const int64_t bad = C / 2;
+      dy[size_t(rows / 2 * C + bad)] = std::numeric_limits<float>::quiet_NaN();
+      DeviceArray<float> device_affine(affine), device_shortcut_affine(shortcut_affine), device_bias1(bias1), device_slope(slope);
+      const int64_t slices = cuda::row_slice_count(rows, C);
+      for (int kind = 0; kind < 6; ++kind) {
+        const int shortcut_kind = kind % 3;
+        const GradMode mode = kind < 3 ? GradMode::kOverwrite : GradMode::kAccumulate;
+        if (rows == 7 && kind % 2) continue;
+        SCOPED_TRACE("shortcut " + std::to_string(shortcut_kind) + (kind < 3 ? "" : " accumulated"));
+        const BatchNormApply in{v.host(),
+                                v.host_type(),
+                                affine.data(),
+                                shortcut_kind > 0 ? shortcut.data() : nullptr,
+                                shortcut_kind > 1 ? shortcut_affine.data() : nullptr,
+                                nullptr,
+                                bias1.data(),
+                                slope.data(),
+                                nullptr};
+        Guarded<float> expected_dz(rows * C), expected_dbias1(before), expected_dslope(before), expected_dbias2(before);
+        Guarded<double> ignored(2 * C);
+        ref::batch_norm_rprelu_bwd(expected_dz.data(), ignored.data(), expected_dbias1.data(), expected_dslope.data(),
+                                   expected_dbias2.data(), dy.data(), in, rows, C, mode);
+        for (int64_t i = 0; i < rows * C; ++i) expected_dz[i] = rounded_to(type, expected_dz[i]);
+        StoredArray device_dy(type, dy), device_shortcut(type, shortcut), dz(type, rows * C);
+        const bool in_place = shortcut_kind == 1;
+        const bool accumulate = mode == GradMode::kAccumulate;
+        DeviceArray<float> a1(before), a2(before), a3(before), o1(C), o2(C), o3(C);
+        DeviceArray<float>&dbias1 = accumulate ? a1 : o1, &dslope = accumulate ? a2 : o2, &dbias2 = accumulate ? a3 : o3;
+        DeviceArray<double> partial(slices * 2 * C);
+        DeviceArray<char> workspace(cuda::batch_norm_rprelu_bwd_workspace_bytes(rows, C));
+        const cuda::BatchNormApplyCuda device_in{v.device(),
+                                                 v_type,
+                                                 device_affine.data(),
+                                                 nullptr,
+                                                 shortcut_kind > 0 ? device_shortcut.data() : nullptr,
+                                                 shortcut_kind > 1 ? device_shortcut_affine.data() : nullptr,
+                                                 nullptr,
+                                                 device_bias1.data(),
+                                                 device_slope.data(),
+                                                 nullptr};
+        cuda::batch_norm_rprelu_bwd(cuda_device(), in_place ? device_dy.data() : dz.data(), partial.data(), dbias1.data(),
+                                    dslope.data(), dbias2.data(), device_dy.data(), type, device_in, rows, C, mode,
+                                    workspace.data(), cuda_stream());
+        const Guarded<float> got_dz = in_place ? device_dy.values() : dz.values();
+        expect_same_or_nan(got_dz, expected_dz, "dz");
+
+        // The sums are of the stored dz; dslope's products come from the reference's formula through what it makes of them.
+        const Guarded<double> sums(added(partial.values(), slices, C));
+        std::vector<double> expected(size_t(2 * C), 0.0), size(size_t(2 * C), 0.0), dy_size(size_t(C), 0.0);
+        for (int64_t i = 0; i < rows * C; ++i) {
+          const double g = double(got_dz[i]), product = g * v.at(i);
+          expected[size_t(i % C)] += g, size[size_t(i % C)] += std::fabs(g);
+          expected[size_t(C + i % C)] += product, size[size_t(C + i % C)] += std::fabs(product);
+          dy_size[size_t(i % C)] += std::fabs(double(dy[size_t(i)]));
+        }
+        const Guarded<float> got[] = {dbias1.values(), dslope.values(), dbias2.values()};
+        for (int64_t c = 0; c < C; ++c) {
+          const double first = accumulate ? double(before[size_t(c)]) : 0.0;
+          const double want[] = {first + expected[size_t(c)], double(expected_dslope[c]), double(expected_dbias2[c])};
+          // |w| < 7; two roundings to float behind the sums.
+          const double allowed[] = {sum_bound(type, rows, size[size_t(c)]), sum_bound(type, rows, 7 * dy_size[size_t(c)]),
+                                    sum_bound(type, rows, dy_size[size_t(c)])};
+          for (int part = 0; part < 3; ++part) {
+            if (c == bad) {
+              ASSERT_TRUE(std::isnan(want[part]) && std::isnan(got[part][c])) << "gradient " << part << ": " << got[part][c];
+            } else {
+              ASSERT_TRUE(std::fabs(double(got[part][c]) - want[part]) <=
+                          allowed[part] + 0x1p-23 * (std::fabs(want[part]) + std::fabs(first)))
+                  << "gradient " << part << " of channel " << c << ": got " << got[part][c] << ", expected " << want[part];
+            }
+          }
+          for (int64_t i : {c, C + c})
+            if (c == bad)
+              ASSERT_TRUE(std::isnan(sums[i])) << "B" << 1 + i / C << ": " << sums[i];
+            else
+              ASSERT_TRUE(std::fabs(sums[i] - expected[size_t(i)]) <= sum_bound(type, rows, size[size_t(i)]))
+                  << "B" << 1 + i / C << " of channel " << c << ": got " << sums[i] << ", expected " << expected[size_t(i)];
+        }
+      }
+    });
   });
 }
 
@@ -407,6 +512,22 @@ TEST_F(BatchNormCuda, MovesEverySectorOnce) {
     expect_coalesced(1.12);  // a block reads its constants for only 24 KB here
     cuda::batch_norm_bwd_sums(cuda_device(), sums.data(), y.data(), type, v.device(), DType::kI16, rows, C, cuda_stream());
     expect_coalesced();
+    DeviceArray<float> rprelu(random_floats(3 * C, 5)), gradients(3 * C);
+    DeviceArray<char> workspace(cuda::batch_norm_rprelu_bwd_workspace_bytes(rows, C));
+    StoredArray dz(type, rows * C);
+    in.bias1 = rprelu.data(), in.slope = rprelu.data() + C, in.bias2 = rprelu.data() + 2 * C;
+    cuda::batch_norm_apply(cuda_device(), y.data(), type, bits.data(), in, rows, C, cuda_stream());
+    expect_coalesced(1.16);  // and three more of them
+    cuda::batch_norm_rprelu_bwd(cuda_device(), dz.data(), sums.data(), gradients.data(), gradients.data() + C,
+                                gradients.data() + 2 * C, y.data(), type, in, rows, C, GradMode::kOverwrite, workspace.data(),
+                                cuda_stream());
+    expect_coalesced();  // of the launch that adds the slices
+    if (cuda_is_emulated()) {
+      // Of the first: each warp reads its 4 * 128 bytes of constants, and a block writes 1 KB of sums, for only 64 rows here.
+      const Traffic traffic = last_traffic(1);
+      EXPECT_LE(traffic.requested, 1.01 * 4 * double(rows * C) * 2 / 32 + double(slices * word_count(C)) * (8 * 16 + 32));
+      EXPECT_LE(traffic.worst_bank_conflict, 2u);
+    }
     cuda::batch_norm_bwd_apply(cuda_device(), y.data(), y.data(), type, v.device(), DType::kI16, coefficients.data(), rows, C,
                                cuda_stream());
     if (!cuda_is_emulated()) continue;

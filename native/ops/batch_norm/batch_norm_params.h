@@ -28,11 +28,22 @@ struct BatchNormApplyParams {
   uint32_t* bits;  // [rows, Cw] or null
   const void *v, *shortcut;
   const float *affine, *shortcut_affine, *threshold;
+  const float *bias1, *slope, *bias2;  // of RPReLU, or null
   int64_t rows;
   int32_t C, Cw;
   int32_t group_words;                   // words of a block's channels, at most 8
   int32_t slices;                        // of rows
   BatchNormStatisticsParams statistics;  // of v, where its sums are given
+};
+
+struct BatchNormRpreluBwdParams {
+  void* dz;                  // [rows, C], as dy and shortcut
+  double *norm_sums, *sums;  // [slices, 2, C] each: of dz and dz * v; of dy and dy * min(w, 0)
+  const void *dy, *v;
+  const void* shortcut;  // or null
+  const float *affine, *shortcut_affine, *bias1, *slope;
+  int64_t rows;
+  int32_t C, slices;
 };
 
 struct BatchNormBwdCoefficientsParams {

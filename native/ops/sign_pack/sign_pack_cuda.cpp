@@ -1,4 +1,5 @@
 #include "cuda/launch.h"
+#include "ops/binary_conv/binary_conv.h"
 #include "ops/sign_pack/sign_pack.h"
 #include "ops/sign_pack/sign_pack_params.h"
 
@@ -9,6 +10,11 @@ void sign_pack_fwd(const Device& device, word_t* bits, const void* x, DType x_ty
   const int64_t Cw = word_count(C), words = rows * Cw;
   SignPackParams p{bits, x, threshold, words, int32_t(C), int32_t(Cw)};
   launch(device, storage_kernel("sign_pack_fwd", x_type), LaunchShape(256, ceil_div(words, 256)), p, stream);
+}
+
+void sign_unpack_fwd(const Device& device, void* x, DType x_type, const word_t* bits, int64_t rows, int64_t C, Stream stream) {
+  const BinaryUnpack tensor{x, bits, nullptr, rows, C, 1};
+  binary_conv_unpack(device, &tensor, 1, x_type, stream);
 }
 
 }  // namespace bireal::cuda

@@ -26,4 +26,23 @@ TEST_F(SignPackCuda, EveryStoredTypeMatchesRefAndWritesTailBits) {
   });
 }
 
+TEST_F(SignPackCuda, UnpackMatchesRefInEveryStoredType) {
+  in_both_orders([] {
+    for (DType type : kStoredTypes)
+      for (int64_t C : nasty_channels())
+        for (int64_t rows : {1, 7, 300}) {
+          SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_rows" + std::to_string(rows) + "_C" + std::to_string(C));
+          const std::vector<float> x = nasty_floats(rows * C, 1, true);
+          Guarded<word_t> bits(rows * word_count(C));
+          Guarded<float> expected(rows * C);
+          ref::sign_pack_fwd(bits.data(), x.data(), nullptr, rows, C);
+          ref::sign_unpack_fwd(expected.data(), bits.data(), rows, C);
+          DeviceArray<word_t> device_bits(bits.values());
+          StoredArray unpacked(type, rows * C);
+          cuda::sign_unpack_fwd(cuda_device(), unpacked.data(), type, device_bits.data(), rows, C, cuda_stream());
+          expect_same_bits(unpacked.values(), expected, "x");
+        }
+  });
+}
+
 }  // namespace bireal
