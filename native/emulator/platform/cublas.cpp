@@ -179,13 +179,23 @@ int submit(uint64_t handle_number, Product p, int operation_a, int operation_b) 
   return result == 0 ? kOk : refuse(p.name, kExecutionFailed, bireal_emulator_last_error());
 }
 
-Matrix matrix(uint64_t address, Storage type, int64_t leading, int64_t stride = 0) {
+/// A matrix of floats; configure() sets other types.
+Matrix matrix(uint64_t address, int64_t leading, int64_t stride = 0) {
   Matrix result;
   result.address = address;
-  result.type = type;
   result.leading = leading;
   result.stride = stride;
   return result;
+}
+
+Product product(const char* name, int m, int n, int k, int batch, const float* alpha, const float* beta, const Matrix& a,
+                const Matrix& b, const Matrix& c) {
+  Product p;
+  p.name = name;
+  p.m = m, p.n = n, p.k = k, p.batch = batch;
+  p.alpha = alpha, p.beta = beta;
+  p.a = a, p.b = b, p.c = c;
+  return p;
 }
 
 /// Type, compute type and algorithm of the ...Ex calls: the table of supported combinations in the cuBLAS guide.
@@ -337,13 +347,8 @@ API int cublasSgemmStridedBatched(uint64_t handle_number, int operation_a, int o
                                   const float* alpha, uint64_t a, int lda, long long stride_a, uint64_t b, int ldb,
                                   long long stride_b, const float* beta, uint64_t c, int ldc, long long stride_c, int batch) {
   HANDLE("cublasSgemmStridedBatched");
-  Product p;
-  p.name = "cublasSgemmStridedBatched";
-  p.m = m, p.n = n, p.k = k, p.batch = batch;
-  p.alpha = alpha, p.beta = beta;
-  p.a = matrix(a, Storage::kFloat, lda, stride_a);
-  p.b = matrix(b, Storage::kFloat, ldb, stride_b);
-  p.c = matrix(c, Storage::kFloat, ldc, stride_c);
+  Product p = product("cublasSgemmStridedBatched", m, n, k, batch, alpha, beta, matrix(a, lda, stride_a),
+                      matrix(b, ldb, stride_b), matrix(c, ldc, stride_c));
   p.operands = handle->math_mode % 16 == kTf32Math ? Operands::kTf32 : Operands::kExact;
   return submit(handle_number, p, operation_a, operation_b);
 }
@@ -351,13 +356,7 @@ API int cublasSgemmStridedBatched(uint64_t handle_number, int operation_a, int o
 API int cublasSgemm_v2(uint64_t handle_number, int operation_a, int operation_b, int m, int n, int k, const float* alpha,
                        uint64_t a, int lda, uint64_t b, int ldb, const float* beta, uint64_t c, int ldc) {
   HANDLE("cublasSgemm");
-  Product p;
-  p.name = "cublasSgemm";
-  p.m = m, p.n = n, p.k = k;
-  p.alpha = alpha, p.beta = beta;
-  p.a = matrix(a, Storage::kFloat, lda);
-  p.b = matrix(b, Storage::kFloat, ldb);
-  p.c = matrix(c, Storage::kFloat, ldc);
+  Product p = product("cublasSgemm", m, n, k, 1, alpha, beta, matrix(a, lda), matrix(b, ldb), matrix(c, ldc));
   p.operands = handle->math_mode % 16 == kTf32Math ? Operands::kTf32 : Operands::kExact;
   return submit(handle_number, p, operation_a, operation_b);
 }
@@ -366,13 +365,8 @@ API int cublasGemmStridedBatchedEx(uint64_t handle_number, int operation_a, int 
                                    const float* alpha, uint64_t a, int a_type, int lda, long long stride_a, uint64_t b,
                                    int b_type, int ldb, long long stride_b, const float* beta, uint64_t c, int c_type, int ldc,
                                    long long stride_c, int batch, int compute, int algorithm) {
-  Product p;
-  p.name = "cublasGemmStridedBatchedEx";
-  p.m = m, p.n = n, p.k = k, p.batch = batch;
-  p.alpha = alpha, p.beta = beta;
-  p.a = matrix(a, Storage::kFloat, lda, stride_a);
-  p.b = matrix(b, Storage::kFloat, ldb, stride_b);
-  p.c = matrix(c, Storage::kFloat, ldc, stride_c);
+  Product p = product("cublasGemmStridedBatchedEx", m, n, k, batch, alpha, beta, matrix(a, lda, stride_a),
+                      matrix(b, ldb, stride_b), matrix(c, ldc, stride_c));
   int status = configure(&p, handle_number, a_type, b_type, c_type, compute, algorithm);
   return status != kOk ? status : submit(handle_number, p, operation_a, operation_b);
 }
@@ -380,13 +374,7 @@ API int cublasGemmStridedBatchedEx(uint64_t handle_number, int operation_a, int 
 API int cublasGemmEx(uint64_t handle_number, int operation_a, int operation_b, int m, int n, int k, const float* alpha,
                      uint64_t a, int a_type, int lda, uint64_t b, int b_type, int ldb, const float* beta, uint64_t c, int c_type,
                      int ldc, int compute, int algorithm) {
-  Product p;
-  p.name = "cublasGemmEx";
-  p.m = m, p.n = n, p.k = k;
-  p.alpha = alpha, p.beta = beta;
-  p.a = matrix(a, Storage::kFloat, lda);
-  p.b = matrix(b, Storage::kFloat, ldb);
-  p.c = matrix(c, Storage::kFloat, ldc);
+  Product p = product("cublasGemmEx", m, n, k, 1, alpha, beta, matrix(a, lda), matrix(b, ldb), matrix(c, ldc));
   int status = configure(&p, handle_number, a_type, b_type, c_type, compute, algorithm);
   return status != kOk ? status : submit(handle_number, p, operation_a, operation_b);
 }

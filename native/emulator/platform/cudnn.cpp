@@ -640,27 +640,35 @@ API int cudnnGetConvolution2dForwardOutputDim(uint64_t options_desc, uint64_t x_
   return *p > 0 && *q > 0 ? int(kOk) : refuse("cudnnGetConvolution2dForwardOutputDim", kBadParameter, "the output is empty");
 }
 
-// ---- Forward
+// ---- Algorithms of each pass. The calls of a pass take its two operands, the convolution and its output; in a PROBLEM they are
+// x, the filter and y.
 
-API int cudnnGetConvolutionForwardAlgorithmMaxCount(uint64_t, int* count) {
-  *count = kAlgorithmCount[0] * 2;
-  return kOk;
-}
-API int cudnnGetConvolutionForwardAlgorithm_v7(uint64_t handle, uint64_t x, uint64_t w, uint64_t options, uint64_t y, int wanted,
-                                               int* returned, Performance* results) {
-  PROBLEM("cudnnGetConvolutionForwardAlgorithm_v7", Pass::kForward, x, w, y, options);
-  return list_algorithms(handle, p, wanted, returned, results, false);
-}
-API int cudnnFindConvolutionForwardAlgorithm(uint64_t handle, uint64_t x, uint64_t w, uint64_t options, uint64_t y, int wanted,
-                                             int* returned, Performance* results) {
-  PROBLEM("cudnnFindConvolutionForwardAlgorithm", Pass::kForward, x, w, y, options);
-  return list_algorithms(handle, p, wanted, returned, results, true);
-}
-API int cudnnGetConvolutionForwardWorkspaceSize(uint64_t, uint64_t x, uint64_t w, uint64_t options, uint64_t y, int algorithm,
-                                                size_t* bytes) {
-  PROBLEM("cudnnGetConvolutionForwardWorkspaceSize", Pass::kForward, x, w, y, options);
-  return workspace_size(p, algorithm, bytes);
-}
+#define ALGORITHM_CALLS(PASS, FIRST, SECOND, OUT, X, W, Y)                                                                    \
+  API int cudnnGetConvolution##PASS##AlgorithmMaxCount(uint64_t, int* count) {                                                \
+    *count = kAlgorithmCount[int(Pass::k##PASS)] * 2;                                                                         \
+    return kOk;                                                                                                               \
+  }                                                                                                                           \
+  API int cudnnGetConvolution##PASS##Algorithm_v7(uint64_t handle, uint64_t FIRST, uint64_t SECOND, uint64_t options,         \
+                                                  uint64_t OUT, int wanted, int* returned, Performance* results) {            \
+    PROBLEM("cudnnGetConvolution" #PASS "Algorithm_v7", Pass::k##PASS, X, W, Y, options);                                     \
+    return list_algorithms(handle, p, wanted, returned, results, false);                                                      \
+  }                                                                                                                           \
+  API int cudnnFindConvolution##PASS##Algorithm(uint64_t handle, uint64_t FIRST, uint64_t SECOND, uint64_t options,           \
+                                                uint64_t OUT, int wanted, int* returned, Performance* results) {              \
+    PROBLEM("cudnnFindConvolution" #PASS "Algorithm", Pass::k##PASS, X, W, Y, options);                                       \
+    return list_algorithms(handle, p, wanted, returned, results, true);                                                       \
+  }                                                                                                                           \
+  API int cudnnGetConvolution##PASS##WorkspaceSize(uint64_t, uint64_t FIRST, uint64_t SECOND, uint64_t options, uint64_t OUT, \
+                                                   int algorithm, size_t* bytes) {                                            \
+    PROBLEM("cudnnGetConvolution" #PASS "WorkspaceSize", Pass::k##PASS, X, W, Y, options);                                    \
+    return workspace_size(p, algorithm, bytes);                                                                               \
+  }
+ALGORITHM_CALLS(Forward, x, w, y, x, w, y)
+ALGORITHM_CALLS(BackwardData, w, dy, dx, dx, w, dy)
+ALGORITHM_CALLS(BackwardFilter, x, dy, dw, x, dw, dy)
+
+// ---- The passes themselves
+
 API int cudnnConvolutionForward(uint64_t handle, const float* alpha, uint64_t x_desc, uint64_t x, uint64_t w_desc, uint64_t w,
                                 uint64_t options, int algorithm, uint64_t workspace, size_t workspace_bytes, const float* beta,
                                 uint64_t y_desc, uint64_t y) {
@@ -669,27 +677,6 @@ API int cudnnConvolutionForward(uint64_t handle, const float* alpha, uint64_t x_
                          workspace_bytes);
 }
 
-// ---- Backward data
-
-API int cudnnGetConvolutionBackwardDataAlgorithmMaxCount(uint64_t, int* count) {
-  *count = kAlgorithmCount[1] * 2;
-  return kOk;
-}
-API int cudnnGetConvolutionBackwardDataAlgorithm_v7(uint64_t handle, uint64_t w, uint64_t dy, uint64_t options, uint64_t dx,
-                                                    int wanted, int* returned, Performance* results) {
-  PROBLEM("cudnnGetConvolutionBackwardDataAlgorithm_v7", Pass::kBackwardData, dx, w, dy, options);
-  return list_algorithms(handle, p, wanted, returned, results, false);
-}
-API int cudnnFindConvolutionBackwardDataAlgorithm(uint64_t handle, uint64_t w, uint64_t dy, uint64_t options, uint64_t dx,
-                                                  int wanted, int* returned, Performance* results) {
-  PROBLEM("cudnnFindConvolutionBackwardDataAlgorithm", Pass::kBackwardData, dx, w, dy, options);
-  return list_algorithms(handle, p, wanted, returned, results, true);
-}
-API int cudnnGetConvolutionBackwardDataWorkspaceSize(uint64_t, uint64_t w, uint64_t dy, uint64_t options, uint64_t dx,
-                                                     int algorithm, size_t* bytes) {
-  PROBLEM("cudnnGetConvolutionBackwardDataWorkspaceSize", Pass::kBackwardData, dx, w, dy, options);
-  return workspace_size(p, algorithm, bytes);
-}
 API int cudnnConvolutionBackwardData(uint64_t handle, const float* alpha, uint64_t w_desc, uint64_t w, uint64_t dy_desc,
                                      uint64_t dy, uint64_t options, int algorithm, uint64_t workspace, size_t workspace_bytes,
                                      const float* beta, uint64_t dx_desc, uint64_t dx) {
@@ -698,27 +685,6 @@ API int cudnnConvolutionBackwardData(uint64_t handle, const float* alpha, uint64
                          workspace, workspace_bytes);
 }
 
-// ---- Backward filter
-
-API int cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(uint64_t, int* count) {
-  *count = kAlgorithmCount[2] * 2;
-  return kOk;
-}
-API int cudnnGetConvolutionBackwardFilterAlgorithm_v7(uint64_t handle, uint64_t x, uint64_t dy, uint64_t options, uint64_t dw,
-                                                      int wanted, int* returned, Performance* results) {
-  PROBLEM("cudnnGetConvolutionBackwardFilterAlgorithm_v7", Pass::kBackwardFilter, x, dw, dy, options);
-  return list_algorithms(handle, p, wanted, returned, results, false);
-}
-API int cudnnFindConvolutionBackwardFilterAlgorithm(uint64_t handle, uint64_t x, uint64_t dy, uint64_t options, uint64_t dw,
-                                                    int wanted, int* returned, Performance* results) {
-  PROBLEM("cudnnFindConvolutionBackwardFilterAlgorithm", Pass::kBackwardFilter, x, dw, dy, options);
-  return list_algorithms(handle, p, wanted, returned, results, true);
-}
-API int cudnnGetConvolutionBackwardFilterWorkspaceSize(uint64_t, uint64_t x, uint64_t dy, uint64_t options, uint64_t dw,
-                                                       int algorithm, size_t* bytes) {
-  PROBLEM("cudnnGetConvolutionBackwardFilterWorkspaceSize", Pass::kBackwardFilter, x, dw, dy, options);
-  return workspace_size(p, algorithm, bytes);
-}
 API int cudnnConvolutionBackwardFilter(uint64_t handle, const float* alpha, uint64_t x_desc, uint64_t x, uint64_t dy_desc,
                                        uint64_t dy, uint64_t options, int algorithm, uint64_t workspace, size_t workspace_bytes,
                                        const float* beta, uint64_t dw_desc, uint64_t dw) {
