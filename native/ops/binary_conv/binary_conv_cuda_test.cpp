@@ -62,6 +62,13 @@ TEST_F(BinaryConvCuda, UsesInt32AndSeveralChunksOfWordsWhereTheShapeNeedsThem) {
 }
 
 TEST_F(BinaryConvCuda, TheLargestSquaresDoNotOverflowTheirSums) {
+  // popc: |v| = 50,000 in int32, whose square is beyond 32 bits.
+  const Conv2dShape wide{1, 1, 2, 50000, 2, 1, 1, 1, 0};
+  Operands all_differ(wide, wide.N, 1);
+  for (word_t& word : all_differ.w) word = 0;
+  for (size_t i = 0; i < all_differ.x.size(); ++i) all_differ.x[i] = valid_mask(wide.C, int64_t(i) % word_count(wide.C));
+  check_fwd<int32_t>(wide, wide.N, all_differ);
+
   // All products equal, |v| = 32,736: two tiles of squares fill the 32 bits of the mma kernels. Each block gets three or more
   // tiles, of 16 pixels, so that each lane has two; popc sums in 64 bits.
   const int64_t n = 2 * cuda_device().multiprocessor_count() * 2 + 1, pixels = 16 * n;
