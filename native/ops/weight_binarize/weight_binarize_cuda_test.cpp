@@ -31,7 +31,7 @@ TEST_F(WeightBinarizeCuda, AllTensorsInOneLaunchMatchRefToTheBit) {
     for (const Shape& s : list) weights += s.count(), words += s.words(), filters += s.K;
     std::vector<float> w = nasty_floats(weights, 7);
     for (float& v : w) v = std::fmax(-511.0f, std::fmin(511.0f, v));
-    w[0] = 0x1p-41f, w[1] = 0x3p-41f, w[2] = -0x5p-41f;  // ties
+    w[0] = 0x1p-41f, w[1] = 0x3p-41f, w[2] = -0x5p-41f, w[3] = 0x7p-41f;  // ties, alone in their filter
     const float bad[] = {512.0f, -512.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
     for (size_t i = 0; i < 4; ++i) w[4 + 49 * 31 * i + 40 * i] = bad[i];  // in the first filters of the second tensor
     Guarded<word_t> expected(words);
