@@ -2,14 +2,17 @@
 # Do the tests notice a broken kernel? Makes each mutant of native/cuda/mutants.txt (a barrier deleted, an index shifted, a bound off
 # by one, ...), compiles it to PTX and runs its tests on the emulator. Prints a table; fails if a mutant survives that is not
 # explained as equivalent, if an explained one is killed, or if one no longer applies or compiles.
-#   scripts/mutate_kernels.sh [--build DIR] [PATTERN]      PATTERN: only mutants whose file or title matches this regular expression
+#   scripts/mutate_kernels.sh [--build DIR] [--count N] [PATTERN]
+#     --count N   N mutants that must be noticed, evenly spread over the list: always the same ones, for scripts/test.sh
+#     PATTERN     only mutants whose file or title matches this regular expression
 set -euo pipefail
 cd "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
 fail() { echo "mutate_kernels: error: $1" >&2; exit 1; }
-build=target/native-test pattern=.
+build=target/native-test pattern=. limit=''
 while (( $# > 0 )); do
   case $1 in
     --build) build=$2; shift 2 ;;
+    --count) limit=${2-}; [[ $limit =~ ^[1-9][0-9]*$ ]] || fail "--count needs a number of mutants, got \"$limit\""; shift 2 ;;
     -*) fail "unknown option $1" ;;
     *) pattern=$1; shift ;;
   esac
@@ -22,6 +25,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cmake --build "$build" --parallel "$(nproc)" --target bireal_mutants emulator_cuda > "$work/log" 2>&1 ||
   { tail -20 "$work/log" >&2; fail "the tests do not build"; }
+images=$(sed -n 's/^CUDA_IMAGES_DIR:PATH=//p' "$build/CMakeCache.txt")
 timeout_s=180
 
 # A block of the list: "file", "compile" (the .cu files whose PTX it is in) and "test" (a gtest filter), then its mutants, each
@@ -58,18 +62,18 @@ compile_ptx() {
   "$nvcc" -ptx -arch=compute_$sm -O3 --fmad=false -lineinfo -std=c++17 -I"$1" -Inative "$source" -o "$3"
 }
 
-# run_tests FOLDER FILTER LOG
+# run_tests FOLDER FILTER LOG: ends with the first check that fails, by a signal.
 run_tests() {
-  BIREAL_PTX_DIR=$1 timeout "$timeout_s" "$build/bireal_mutants" --gtest_filter="$2" --gtest_brief=1 > "$3" 2>&1
+  (ulimit -c 0; BIREAL_PTX_DIR=$1 exec timeout "$timeout_s" "$build/bireal_mutants" --gtest_filter="$2" --gtest_break_on_failure) > "$3" 2>&1
 }
 
-# What noticed it: the emulator's finding, a test, or the clock.
+# What noticed it: the emulator's finding, the test that was running, or the clock.
 reason() {
   local line
   if [[ $1 == 124 ]]; then echo "did not end in $timeout_s s"; return; fi
   line=$(grep -m1 -oE '(out of bounds|misaligned access|read-only memory|uninitialised read|memory race|race between blocks|non-coherent read|divergent barrier|wrong mask|inactive lane|asynchronous copy|deadlock|runaway kernel|trap): ' "$2" | head -1 || true)
   [[ -n $line ]] && { echo "emulator: ${line%: }"; return; }
-  grep -m1 -oE 'FAILED  \] [A-Za-z.]+' "$2" | sed 's/FAILED  \] //' || echo "exit $1"
+  sed -n 's/^\[ RUN  *\] //p' "$2" | tail -1 | grep . || echo "exit $1"
 }
 
 # mutate INDEX: writes "killed REASON", "survived" or "broken REASON" to $work/INDEX.result.
@@ -94,14 +98,15 @@ mutate() {
     (( place > 0 )) && head+=$old
   done
   printf '%s' "$head${news[$i]}$rest" > "$root/${file#native/}"
-  cp "$build"/cuda/*.ptx "$ptx"
+  ln -s "$images"/*.ptx "$ptx"
   local name
   for name in ${compiles[$i]}; do
+    rm "$ptx/$name.ptx"
     compile_ptx "$root" "$name" "$ptx/$name.ptx" > "$work/$i.nvcc" 2>&1 ||
       { echo "broken does not compile: $(grep -m1 error "$work/$i.nvcc")" > "$work/$i.result"; return; }
   done
   local status=0
-  run_tests "$ptx" "${tests[$i]}" "$work/$i.log" || status=$?
+  { run_tests "$ptx" "${tests[$i]}" "$work/$i.log"; } 2> /dev/null || status=$?  # bash tells of the signal
   if (( status == 0 )); then echo survived; else echo "killed $(reason "$status" "$work/$i.log")"; fi > "$work/$i.result"
   rm -rf "${work:?}/$i"
 }
@@ -111,17 +116,33 @@ for i in "${!titles[@]}"; do
   [[ "${files[$i]} ${titles[$i]}" =~ $pattern ]] && chosen+=("$i")
 done
 (( ${#chosen[@]} > 0 )) || fail "no mutant matches $pattern"
+if [[ -n $limit ]]; then
+  noticeable=()
+  for i in "${chosen[@]}"; do [[ -n ${excuses[$i]} ]] || noticeable+=("$i"); done
+  (( limit <= ${#noticeable[@]} )) || fail "--count $limit: there are only ${#noticeable[@]} mutants that must be noticed"
+  chosen=()
+  for (( j = 0; j < limit; ++j )); do chosen+=("${noticeable[$((j * ${#noticeable[@]} / limit))]}"); done
+fi
 
 # The kernels as they are must pass, or every mutant would count as killed.
-filters=$(for i in "${chosen[@]}"; do echo "${tests[$i]}"; done | sort -u | paste -sd:)
-run_tests "$build/cuda" "$filters" "$work/log" || { tail -30 "$work/log" >&2; fail "the tests fail on the kernels as they are"; }
-grep -qE 'PASSED  \] [1-9]' "$work/log" || fail "no test ran: $filters"
+original() {
+  run_tests "$images" "$1" "$2.log" && grep -qE 'PASSED  \] [1-9]' "$2.log" && : > "$2.passed"
+}
 
-for i in "${chosen[@]}"; do
-  while (( $(jobs -rp | wc -l) >= $(nproc) )); do wait -n; done
-  mutate "$i" &
-done
+jobs=0
+in_turn() {  # COMMAND...: in the background, at most one for each core at a time
+  while (( jobs >= $(nproc) )); do wait -n || true; jobs=$((jobs - 1)); done
+  "$@" &
+  jobs=$((jobs + 1))
+}
+mapfile -t filters < <(for i in "${chosen[@]}"; do echo "${tests[$i]}"; done | sort -u)
+for j in "${!filters[@]}"; do in_turn original "${filters[$j]}" "$work/original$j"; done
+for i in "${chosen[@]}"; do in_turn mutate "$i"; done
 wait
+for j in "${!filters[@]}"; do
+  [[ -f $work/original$j.passed ]] ||
+    { tail -30 "$work/original$j.log" >&2; fail "the tests fail on the kernels as they are, or there are none: ${filters[$j]}"; }
+done
 
 killed=0 equivalent=0 wrong=0 last=''
 for i in "${chosen[@]}"; do

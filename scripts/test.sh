@@ -41,6 +41,8 @@ step "kernels on the emulator"
 if [[ -x target/native-test/bireal_cuda_tests ]]; then
   target/native-test/bireal_cuda_tests --gtest_brief=1 2>target/cuda-findings.log | tee target/cuda-tests.log
   grep -qE 'PASSED  \] [1-9]' target/cuda-tests.log || fail "the tests of the kernels ran no test"
+  scripts/mutate_kernels.sh --count 64 > target/mutants.log || { cat target/mutants.log; fail "a broken kernel was not noticed"; }
+  tail -1 target/mutants.log
 elif [[ -n ${CI:-} ]]; then
   fail "no nvcc, so no kernels to test: install the CUDA toolkit 13.0, or set CUDA_HOME"
 else

@@ -45,10 +45,11 @@ TEST_F(BinaryConvCuda, EveryForwardKernelMatchesRefOnNastyShapes) {
 }
 
 TEST_F(BinaryConvCuda, RunsTheShapesOfTheNetworkAndAnyBatchUpToThePlans) {
-  // C = 64, 128, 256, 512 with their tiles and kernels; sides that are and are not multiples of a tile.
+  // C = 64, 128, 256, 512 with their tiles and kernels; sides that are and are not multiples of a tile (9 rows are 5 and 4).
   for (const Conv2dShape& s : {Conv2dShape{3, 8, 8, 64, 64, 3, 3, 1, 1}, Conv2dShape{3, 14, 14, 64, 128, 3, 3, 2, 1},
                                Conv2dShape{2, 9, 14, 128, 130, 3, 3, 1, 1}, Conv2dShape{2, 7, 7, 256, 128, 3, 3, 1, 1},
-                               Conv2dShape{2, 7, 7, 512, 64, 3, 3, 1, 1}, Conv2dShape{2, 14, 14, 256, 72, 3, 3, 2, 1}})
+                               Conv2dShape{2, 7, 7, 512, 64, 3, 3, 1, 1}, Conv2dShape{2, 14, 14, 256, 72, 3, 3, 2, 1},
+                               Conv2dShape{2, 9, 16, 33, 40, 3, 3, 1, 1}})
     for (int64_t n : {s.N, s.N - 1}) {
       check_fwd<int16_t>(s, n, Operands(s, n, 3));
       if (HasFatalFailure()) return;
@@ -59,6 +60,13 @@ TEST_F(BinaryConvCuda, UsesInt32AndSeveralChunksOfWordsWhereTheShapeNeedsThem) {
   check_fwd<int16_t>({1, 3, 4, 3640, 5, 3, 3, 1, 1}, 1, Operands({1, 3, 4, 3640, 5, 3, 3, 1, 1}, 1, 5));
   check_fwd<int32_t>({1, 3, 4, 3641, 35, 3, 3, 1, 1}, 1, Operands({1, 3, 4, 3641, 35, 3, 3, 1, 1}, 1, 6));
   check_fwd<int16_t>({1, 9, 3, 1100, 70, 3, 3, 1, 1}, 1, Operands({1, 9, 3, 1100, 70, 3, 3, 1, 1}, 1, 7));
+}
+
+TEST_F(BinaryConvCuda, ABlockThatTakesSeveralTilesKeepsItsFilters) {
+  // One tile an image, and more images than blocks of any kernel: the counts of the filters' taps are made once a block.
+  const int64_t n = 2 * cuda_device().multiprocessor_count() + 1;
+  const Conv2dShape s{n, 3, 3, 8, 66, 3, 3, 1, 1};
+  check_fwd<int16_t>(s, n, Operands(s, n, 9));
 }
 
 TEST_F(BinaryConvCuda, TheLargestSquaresDoNotOverflowTheirSums) {
@@ -155,7 +163,7 @@ TEST_F(BinaryConvCuda, UnpackGivesTheSignsAndTheScaledWeights) {
       struct Item {
         int64_t rows, C, rows_per_alpha;  // rows_per_alpha 0: no alpha
       };
-      std::vector<Item> items = {{300, 64, 0}, {45, 64, 9}, {18, 33, 9}, {7, 1, 0}, {12, 40, 3}, {5, 290, 1}};
+      std::vector<Item> items = {{300, 64, 0}, {45, 64, 9}, {18, 33, 9}, {7, 1, 0}, {12, 40, 3}, {6, 12, 2}, {5, 290, 1}};
       while (items.size() < 66) items.push_back({2, 8, 1});
       std::vector<std::unique_ptr<DeviceArray<word_t>>> bits;
       std::vector<std::unique_ptr<DeviceArray<float>>> alphas;
