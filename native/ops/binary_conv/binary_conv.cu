@@ -262,8 +262,7 @@ __device__ __forceinline__ void binary_conv_bwd_weight(const BinaryConvBwdParams
   const int64_t begin = p.pixels * blockIdx.z / p.slices, end = p.pixels * (blockIdx.z + 1) / p.slices;
   float sum[4][4] = {};
   for (int64_t first_pixel = begin; first_pixel < end; first_pixel += kDepth) {
-    __syncthreads();
-    if (t < kDepth) {
+    if (t < kDepth) {  // nobody reads the last offsets any more: a barrier came behind their use
       const int64_t pixel = first_pixel + t, image = pixel / (int64_t(p.P) * p.Q);
       const int in_image = int(pixel - image * p.P * p.Q), row = in_image / p.Q, column = in_image - row * p.Q;
       const int h = row * p.stride + r - p.pad, w = column * p.stride + s - p.pad;

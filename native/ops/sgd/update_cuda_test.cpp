@@ -32,7 +32,7 @@ struct Layout {
                                   {6700, 2, 9, 96, WeightGradient::kClipped},  // frozen
                                   {8428, 1, 9, 257, WeightGradient::kXnor}};
   std::vector<Segment> segments = {{0, 37, 0.0},     {37, 891, 1e-2}, {928, 128, 0.0},    {1056, 4900, 1e-4},
-                                   {6000, 558, 0.5}, {6558, 96, 0.0}, {8428, 2313, 1e-3}, {10741, 4097, 0.0}};
+                                   {6000, 558, 0.0}, {6558, 96, 0.5}, {8428, 2313, 1e-3}, {10741, 4097, 0.0}};
   int64_t count = 14850;
 };
 
@@ -46,7 +46,9 @@ struct Buffers {
     for (size_t i = 0; i < p.size(); i += 3)
       if (std::fabs(special[i]) < 4) p[i] = special[i];  // +-0, +-1 and their neighbours, denormals
     for (float& x : v) x = std::fabs(x);
-    p[6001] = 0x1p9f;  // out of the range of alpha
+    p[6001] = 0x1p9f,
+    g[6001] = m[6001] = v[6001] = 0;  // out of the range of alpha, and stays there: no decay, no alpha in its rule
+    p[930] = 1, p[931] = -1, g[930] = g[931] = 0.5f;  // the edge of kMagnitudeAware
     p[100] = kNaN;
     for (const Filters& f : layout.filters) {
       bits.emplace_back(size_t(f.words())), alpha.emplace_back(size_t(f.K));
