@@ -47,7 +47,9 @@ struct Buffers {
       if (std::fabs(special[i]) < 4) p[i] = special[i];  // +-0, +-1 and their neighbours, denormals
     for (float& x : v) x = std::fabs(x);
     p[6001] = 0x1p9f,
-    g[6001] = m[6001] = v[6001] = 0;  // out of the range of alpha, and stays there: no decay, no alpha in its rule
+    g[6001] = m[6001] = v[6001] = 0;      // out of the range of alpha, and stays there: no decay, no alpha in its rule
+    for (size_t i = 6279; i < 6558; ++i)  // a filter whose alpha is of ties alone, and which stays as it is
+      p[i] = float(2 * (i - 6279) + 1) * 0x1p-41f, g[i] = m[i] = v[i] = 0;
     p[930] = 1, p[931] = -1, g[930] = g[931] = 0.5f;  // the edge of kMagnitudeAware
     p[100] = kNaN;
     for (const Filters& f : layout.filters) {
