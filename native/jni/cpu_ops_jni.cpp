@@ -1,5 +1,7 @@
 // Shims between bireal.backend.cpu.CpuOps and native/ops: no arithmetic, no checks (the Java caller has made them).
+#include <algorithm>
 #include <cstring>
+
 #include "bireal_backend_cpu_CpuOps.h"
 
 #include "cpu/context.h"
@@ -43,6 +45,14 @@ using Linear = Planned<cpu::LinearPlan>;
 Host& host(jlong context) { return *pointer<Host>(context); }
 
 const float* floats(jlong address) { return pointer<const float>(address); }
+
+void batch_norm_bwd_sums(Host& owner, jlong sums, jlong dy, jlong v, jint v_type, jlong rows, jlong c, jlong workspace) {
+  if (owner.reference)
+    ref::batch_norm_bwd_sums(pointer<double>(sums), floats(dy), pointer<const void>(v), DType(v_type), rows, c);
+  else
+    cpu::batch_norm_bwd_sums(owner.context, pointer<double>(sums), floats(dy), pointer<const void>(v), DType(v_type), rows, c,
+                             pointer<void>(workspace));
+}
 
 }  // namespace
 
@@ -144,7 +154,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_destroyLinear(JNIEnv* env,
   jni_guard(env, [&] { delete pointer<Linear>(plan); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signPackFwd(JNIEnv* env, jclass, jlong context, jlong bits, jlong x,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signPackFwd(JNIEnv* env, jobject, jlong context, jlong bits, jlong x, jint,
                                                                   jlong threshold, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -155,7 +165,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signPackFwd(JNIEnv* env, j
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightBinarizeFwd(JNIEnv* env, jclass, jlong context, jlong bits,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightBinarizeFwd(JNIEnv* env, jobject, jlong context, jlong bits,
                                                                         jlong alpha, jlong w, jlong k, jlong taps, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -167,7 +177,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightBinarizeFwd(JNIEnv* 
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightGradient(JNIEnv* env, jclass, jlong context, jlong g, jlong w,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightGradient(JNIEnv* env, jobject, jlong context, jlong g, jlong w,
                                                                      jlong alpha, jlong k, jlong taps, jlong c, jint rule) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -178,8 +188,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_weightGradient(JNIEnv* env
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signUnpackFwd(JNIEnv* env, jclass, jlong context, jlong x, jlong bits,
-                                                                    jlong rows, jlong c) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signUnpackFwd(JNIEnv* env, jobject, jlong context, jlong x, jint,
+                                                                    jlong bits, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
@@ -189,14 +199,14 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signUnpackFwd(JNIEnv* env,
   });
 }
 
-JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(JNIEnv* env, jclass, jlong c) {
-  return jni_guard(env, [&]() -> jlong { return approx_sign_workspace_bytes(c); });
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(JNIEnv* env, jobject, jlong, jlong c) {
+  return jni_guard(env, [&]() -> jlong { return std::max(approx_sign_workspace_bytes(c), batch_norm_workspace_bytes(c)); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jclass, jlong context, jlong dx,
-                                                                    jlong dthreshold, jlong db, jlong x, jlong threshold,
-                                                                    jlong shortcut, jlong rows, jlong c, jint kind, jint mode,
-                                                                    jlong workspace) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
+                                                                    jlong dthreshold, jlong sums, jlong db, jlong x, jint,
+                                                                    jlong threshold, jlong shortcut, jlong v, jint v_type,
+                                                                    jlong rows, jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
@@ -206,6 +216,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env,
       cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
                            floats(threshold), floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode),
                            pointer<void>(workspace));
+    if (sums) batch_norm_bwd_sums(owner, sums, dx, v, v_type, rows, c, workspace);
   });
 }
 
@@ -264,11 +275,13 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvBwdWeight(JNIEnv
   });
 }
 
-JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_batchNormWorkspaceBytes(JNIEnv* env, jclass, jlong c) {
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_batchNormSlices(JNIEnv*, jobject, jlong, jlong) { return 1; }
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_batchNormWorkspaceBytes(JNIEnv* env, jobject, jlong, jlong c) {
   return jni_guard(env, [&]() -> jlong { return batch_norm_workspace_bytes(c); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormSums(JNIEnv* env, jclass, jlong context, jlong sums, jlong v,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormSums(JNIEnv* env, jobject, jlong context, jlong sums, jlong v,
                                                                     jint type, jlong rows, jlong c, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -280,7 +293,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormSums(JNIEnv* env,
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormStatistics(JNIEnv* env, jclass, jlong stats, jlong affine,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormStatistics(JNIEnv* env, jobject, jlong, jlong stats, jlong affine,
                                                                           jlong running, jlong sums, jboolean integer,
                                                                           jlong alpha, jlong gamma, jlong beta, jlong rows,
                                                                           jlong c, jdouble eps) {
@@ -298,8 +311,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormCommit(JNIEnv* en
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormInference(JNIEnv* env, jclass, jlong affine, jlong mean, jlong var,
-                                                                         jlong alpha, jlong gamma, jlong beta, jlong c,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormInference(JNIEnv* env, jobject, jlong, jlong affine, jlong mean,
+                                                                         jlong var, jlong alpha, jlong gamma, jlong beta, jlong c,
                                                                          jdouble eps) {
   jni_guard(env, [&] {
     ref::batch_norm_inference(pointer<float>(affine), floats(mean), floats(var), floats(alpha), floats(gamma), floats(beta), c,
@@ -307,12 +320,17 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormInference(JNIEnv*
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormApply(JNIEnv* env, jclass, jlong context, jlong y, jlong bits,
-                                                                     jlong v, jint type, jlong affine, jlong shortcut,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormApply(JNIEnv* env, jobject, jlong context, jlong y, jint,
+                                                                     jlong bits, jlong v, jint type, jlong affine, jlong stats,
+                                                                     jlong running, jlong sums, jlong alpha, jlong gamma,
+                                                                     jlong beta, jdouble eps, jlong shortcut,
                                                                      jlong shortcut_affine, jlong bias1, jlong slope, jlong bias2,
                                                                      jlong threshold, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
+    if (stats)
+      ref::batch_norm_statistics(pointer<double>(stats), pointer<float>(affine), pointer<double>(running),
+                                 pointer<const void>(sums), true, floats(alpha), floats(gamma), floats(beta), rows, c, eps);
     BatchNormApply in{pointer<const void>(v), DType(type),   floats(affine), floats(shortcut), floats(shortcut_affine),
                       floats(threshold),      floats(bias1), floats(slope),  floats(bias2)};
     if (owner.reference)
@@ -322,11 +340,11 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormApply(JNIEnv* env
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormRPReluBwd(JNIEnv* env, jclass, jlong context, jlong dz, jlong sums,
-                                                                         jlong dbias1, jlong dslope, jlong dbias2, jlong dy,
-                                                                         jlong v, jint type, jlong affine, jlong shortcut,
-                                                                         jlong shortcut_affine, jlong bias1, jlong slope,
-                                                                         jlong bias2, jlong rows, jlong c, jint mode,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormRPReluBwd(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                         jlong sums, jlong dbias1, jlong dslope, jlong dbias2,
+                                                                         jlong dy, jint, jlong v, jint type, jlong affine,
+                                                                         jlong shortcut, jlong shortcut_affine, jlong bias1,
+                                                                         jlong slope, jlong bias2, jlong rows, jlong c, jint mode,
                                                                          jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -342,19 +360,13 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormRPReluBwd(JNIEnv*
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdSums(JNIEnv* env, jclass, jlong context, jlong sums, jlong dy,
-                                                                       jlong v, jint type, jlong rows, jlong c, jlong workspace) {
-  jni_guard(env, [&] {
-    Host& owner = host(context);
-    if (owner.reference)
-      ref::batch_norm_bwd_sums(pointer<double>(sums), floats(dy), pointer<const void>(v), DType(type), rows, c);
-    else
-      cpu::batch_norm_bwd_sums(owner.context, pointer<double>(sums), floats(dy), pointer<const void>(v), DType(type), rows, c,
-                               pointer<void>(workspace));
-  });
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdSums(JNIEnv* env, jobject, jlong context, jlong sums, jlong dy,
+                                                                       jint, jlong v, jint type, jlong rows, jlong c,
+                                                                       jlong workspace) {
+  jni_guard(env, [&] { batch_norm_bwd_sums(host(context), sums, dy, v, type, rows, c, workspace); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(JNIEnv* env, jclass, jlong coefficients,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong, jlong coefficients,
                                                                                jlong dgamma, jlong dbeta, jlong sums, jlong stats,
                                                                                jlong alpha, jlong gamma, jlong rows, jlong c,
                                                                                jint mode) {
@@ -365,8 +377,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(J
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdApply(JNIEnv* env, jclass, jlong context, jlong dz, jlong dy,
-                                                                        jlong v, jint type, jlong coefficients, jlong rows,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdApply(JNIEnv* env, jobject, jlong context, jlong dz, jlong dy,
+                                                                        jint, jlong v, jint type, jlong coefficients, jlong rows,
                                                                         jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -448,19 +460,19 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_linearBwdWeight(JNIEnv* en
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolCheck(JNIEnv* env, jclass, jlong n, jlong h, jlong w, jlong c,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
                                                                    jlong r, jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] { max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolCheck(JNIEnv* env, jclass, jlong n, jlong h, jlong w, jlong c,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
                                                                    jlong r, jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] { avg_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolFwd(JNIEnv* env, jclass, jlong context, jlong y, jlong index,
-                                                                 jlong x, jlong n, jlong h, jlong w, jlong c, jlong r, jlong s,
-                                                                 jlong stride, jlong pad) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong index,
+                                                                 jlong x, jint, jlong n, jlong h, jlong w, jlong c, jlong r,
+                                                                 jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
@@ -471,8 +483,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolFwd(JNIEnv* env, jc
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jclass, jlong context, jlong dx, jlong dy,
-                                                                 jlong index, jlong n, jlong h, jlong w, jlong c, jlong r,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy,
+                                                                 jlong index, jint, jlong n, jlong h, jlong w, jlong c, jlong r,
                                                                  jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -485,9 +497,9 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jc
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolFwd(JNIEnv* env, jclass, jlong context, jlong y, jlong x, jlong n,
-                                                                 jlong h, jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                 jlong pad) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong x, jint,
+                                                                 jlong n, jlong h, jlong w, jlong c, jlong r, jlong s,
+                                                                 jlong stride, jlong pad) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
@@ -497,9 +509,9 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolFwd(JNIEnv* env, jc
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolBwd(JNIEnv* env, jclass, jlong context, jlong dx, jlong dy, jlong n,
-                                                                 jlong h, jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                 jlong pad) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy, jint,
+                                                                 jlong n, jlong h, jlong w, jlong c, jlong r, jlong s,
+                                                                 jlong stride, jlong pad) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
@@ -509,7 +521,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolBwd(JNIEnv* env, jc
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationFwd(JNIEnv* env, jclass, jlong context, jlong y, jlong x,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong x, jint,
                                                                     jlong count, jint kind, jfloat slope) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -520,8 +532,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationFwd(JNIEnv* env,
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationBwd(JNIEnv* env, jclass, jlong context, jlong dx, jlong dy,
-                                                                    jlong x, jlong shortcut, jlong count, jint kind,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy,
+                                                                    jlong x, jlong shortcut, jint, jlong count, jint kind,
                                                                     jfloat slope) {
   jni_guard(env, [&] {
     Host& owner = host(context);
@@ -533,14 +545,14 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_activationBwd(JNIEnv* env,
   });
 }
 
-JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXentWorkspaceBytes(JNIEnv* env, jclass, jlong n) {
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXentWorkspaceBytes(JNIEnv* env, jobject, jlong n) {
   return jni_guard(env, [&]() -> jlong { return softmax_xent_workspace_bytes(n); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXent(JNIEnv* env, jclass, jlong context, jlong metrics,
-                                                                  jlong dlogits, jlong logits, jlong labels, jlong teacher,
-                                                                  jdouble smoothing, jdouble temperature, jdouble scale, jlong n,
-                                                                  jlong k, jint mode, jlong workspace) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXent(JNIEnv* env, jobject, jlong context, jlong metrics,
+                                                                  jlong dlogits, jlong logits, jint, jlong labels, jlong teacher,
+                                                                  jlong, jdouble smoothing, jdouble temperature, jdouble scale,
+                                                                  jlong n, jlong k, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     SoftmaxXent in{floats(logits), pointer<const int32_t>(labels), floats(teacher), smoothing, temperature, scale};
@@ -552,7 +564,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_softmaxXent(JNIEnv* env, j
   });
 }
 
-JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_finiteNormWorkspaceBytes(JNIEnv* env, jclass, jlong count) {
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_finiteNormWorkspaceBytes(JNIEnv* env, jobject, jlong count) {
   return jni_guard(env, [&]() -> jlong { return finite_norm_workspace_bytes(count); });
 }
 
@@ -596,14 +608,14 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_sgd(JNIEnv* env, jclass, j
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_imageCheck(JNIEnv* env, jclass, jlong n, jlong h0, jlong w0, jlong c,
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_imageCheck(JNIEnv* env, jobject, jlong n, jlong h0, jlong w0, jlong c,
                                                                  jlong h, jlong w, jlong pad) {
   jni_guard(env, [&] { ImageShape{n, h0, w0, c, h, w, pad}.check(); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_imageNormalize(JNIEnv* env, jclass, jlong context, jlong x, jlong pixels,
-                                                                     jlong crops, jlong mean, jlong std, jlong n, jlong h0,
-                                                                     jlong w0, jlong c, jlong h, jlong w, jlong pad) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_imageNormalize(JNIEnv* env, jobject, jlong context, jlong x, jint,
+                                                                     jlong pixels, jlong crops, jlong mean, jlong std, jlong n,
+                                                                     jlong h0, jlong w0, jlong c, jlong h, jlong w, jlong pad) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     ImageShape shape{n, h0, w0, c, h, w, pad};

@@ -5,12 +5,14 @@ import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.methods;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bireal.backend.Ops;
 import com.tngtech.archunit.base.DescribedPredicate;
 import com.tngtech.archunit.core.domain.JavaClass;
 import com.tngtech.archunit.core.domain.JavaClasses;
 import com.tngtech.archunit.core.domain.JavaModifier;
 import com.tngtech.archunit.core.importer.ClassFileImporter;
 import com.tngtech.archunit.core.importer.ImportOption;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -83,16 +85,41 @@ class ArchitectureTest {
   }
 
   @Test
-  void nativeMethodsLieInTheirThreeClassesAndAreStatic() {
+  void nativeMethodsLieInTheirFourClasses() {
     methods()
         .that()
         .haveModifier(JavaModifier.NATIVE)
         .should()
-        .beStatic()
-        .andShould()
         .beDeclaredInClassesThat()
         .haveNameMatching(
-            "bireal\\.(backend\\.cpu\\.(CpuOps|NativeMemory)|runtime\\.NativeLibrary)")
+            "bireal\\.(backend\\.(cpu\\.(CpuOps|NativeMemory)|cuda\\.CudaOps)|runtime\\.NativeLibrary)")
+        .check(CLASSES);
+  }
+
+  @Test
+  void nativeMethodsAreStaticOrOpsOfTheInterface() {
+    methods()
+        .that()
+        .haveModifier(JavaModifier.NATIVE)
+        .and(
+            DescribedPredicate.describe(
+                "are no ops of backend.Ops",
+                m ->
+                    Arrays.stream(Ops.class.getMethods())
+                        .noneMatch(op -> op.getName().equals(m.getName()))))
+        .should()
+        .beStatic()
+        .check(CLASSES);
+  }
+
+  @Test
+  void onlyTheCudaBackendKnowsJCuda() {
+    noClasses()
+        .that()
+        .resideOutsideOfPackage("bireal.backend.cuda")
+        .should()
+        .dependOnClassesThat()
+        .resideInAPackage("jcuda..")
         .check(CLASSES);
   }
 

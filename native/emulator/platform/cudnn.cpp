@@ -745,3 +745,52 @@ API int cudnnFindConvolutionBackwardFilterAlgorithmEx(uint64_t handle, uint64_t 
   PROBLEM("cudnnFindConvolutionBackwardFilterAlgorithmEx", Pass::kBackwardFilter, x_desc, dw_desc, dy_desc, options);
   return find_with_memory(handle, p, {p.w.as_tensor(), dw, "dw"}, wanted, returned, results, workspace, workspace_bytes);
 }
+
+// ---- Layouts
+
+API int cudnnTransformTensor(uint64_t handle_number, const float* alpha, uint64_t x_desc, uint64_t x, const float* beta,
+                             uint64_t y_desc, uint64_t y) {
+  const char* call = "cudnnTransformTensor";
+  Handle* handle = contexts().get(handle_number);
+  Tensor *from = tensors().get(x_desc), *to = tensors().get(y_desc);
+  if (handle == nullptr) return refuse(call, kNotInitialised, "no such cuDNN handle");
+  if (from == nullptr || to == nullptr || !from->set || !to->set)
+    return refuse(call, kBadParameter, "a descriptor does not exist or was not set");
+  if (alpha == nullptr || beta == nullptr) return refuse(call, kNullPointer, "alpha or beta is null");
+  if (from->dims != to->dims) return refuse(call, kShapeMismatch, "x and y have different sizes");
+  Storage storage = Storage::kFloat;
+  if (from->type != to->type || !storage_of(from->type, &storage))
+    return refuse(call, kUnsupported, "x and y must have the same real type");
+  const Operand input{*from, x, "x"}, output{*to, y, "y"};
+  for (const Operand* operand : {&input, &output}) {
+    std::string why;
+    if (!device_memory({operand->address, 1}, &why))
+      return refuse(call, kExecutionFailed, std::string(operand->name) + ": " + why);
+  }
+  const double a = double(*alpha), b = double(*beta);
+  Work work;
+  work.name = call;
+  work.run = [=](Execution& e) {
+    for_each_range(input.tensor, storage, input.address, [&](Range range) { e.read(range, input.name); });
+    for_each_range(output.tensor, storage, output.address, [&](Range range) {
+      if (b != 0) e.read(range, output.name);
+      e.write(range, output.name);
+    });
+    const std::vector<float> values = gather(input.tensor, storage, input.address, Operands::kExact);
+    const Tensor& t = output.tensor;
+    auto* data = reinterpret_cast<unsigned char*>(output.address);
+    size_t i = 0;
+    for (int64_t n = 0; n < t.dims[0]; ++n)
+      for (int64_t c = 0; c < t.dims[1]; ++c)
+        for (int64_t h = 0; h < t.dims[2]; ++h)
+          for (int64_t w = 0; w < t.dims[3]; ++w) {
+            int64_t at = n * t.strides[0] + c * t.strides[1] + h * t.strides[2] + w * t.strides[3];
+            unsigned char* place = data + uint64_t(at) * storage_bytes(storage);
+            double result = a * double(values[i++]);
+            if (b != 0) result += b * double(load(storage, place));
+            store(storage, place, result);
+          }
+  };
+  int result = submit_library_call(handle->stream, std::move(work));
+  return result == 0 ? kOk : refuse(call, kExecutionFailed, bireal_emulator_last_error());
+}

@@ -1,6 +1,7 @@
 package bireal.backend;
 
 import bireal.tensor.Buffer;
+import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 
@@ -42,12 +43,54 @@ public interface Backend extends AutoCloseable {
   /** Same element type and count. */
   void copy(Tensor target, Tensor source);
 
-  /** Without {@code gradientOrNull} the plan has no backward passes. */
-  Plan.BinaryConv planBinaryConv(Conv2dSpec spec, int maxImages, Gradient gradientOrNull);
+  // Input that comes while other work goes on
 
-  Plan.Conv2d planConv2d(Conv2dSpec spec, int maxImages);
+  /**
+   * As {@link #write}, but on a GPU the bytes travel beside the work that is queued. {@code target}
+   * may be read by what is queued before {@link #releaseUploads}, and by what is queued after the
+   * next {@link #awaitUploads}, by nothing else.
+   */
+  void upload(Tensor target, ByteBuffer source);
 
-  Plan.Linear planLinear(int C, int K, int maxImages);
+  /** Work that is queued from here on sees all that was uploaded. */
+  void awaitUploads();
+
+  /** Uploads that are asked for from here on wait for the work that is queued so far. */
+  void releaseUploads();
+
+  // Work that repeats
+
+  /**
+   * Runs {@code work}. For equal {@code work} and {@code key} it must always call the same ops with
+   * the same arguments and nothing else: a GPU records them once and replays them from then on.
+   * {@code work} must not read, write, upload, allocate or plan.
+   */
+  void replay(Runnable work, long key);
+
+  /** Forgets what was recorded of {@code work}; before its tensors are freed. */
+  void forget(Runnable work);
+
+  /** Whether real activations and their gradients may have this type; F32 always. */
+  boolean stores(DType real);
+
+  /**
+   * {@code real} is the type of dz and dx. Without {@code gradientOrNull} the plan has no backward
+   * passes.
+   */
+  Plan.BinaryConv planBinaryConv(
+      Conv2dSpec spec, int maxImages, DType real, Gradient gradientOrNull);
+
+  /** {@code real} is the type of x, y and their gradients; weights are F32. */
+  Plan.Conv2d planConv2d(Conv2dSpec spec, int maxImages, DType real);
+
+  /** {@code real} is the type of x, y and their gradients; weights and bias are F32. */
+  Plan.Linear planLinear(int C, int K, int maxImages, DType real);
+
+  /**
+   * Takes no memory of the tensors of {@code spec}, which may be unallocated still; throws
+   * IllegalArgumentException for segments or tensors that do not fit.
+   */
+  Update planUpdate(UpdateSpec spec);
 
   // sign_pack, weight_binarize
 
@@ -59,7 +102,7 @@ public interface Backend extends AutoCloseable {
   /** w [K,R,S,C] to bits [K,R,S,C] and alpha [K]. */
   void weightBinarizeFwd(Tensor bits, Tensor alpha, Tensor w);
 
-  /** Applies the rule to dw in place. */
+  /** Applies the rule to dw in place; of a training step, {@link #finiteNorm} does that. */
   void weightGradient(Tensor dw, Tensor w, Tensor alpha, WeightGradient rule);
 
   // binary_conv
@@ -96,47 +139,41 @@ public interface Backend extends AutoCloseable {
 
   // approx_sign
 
-  /** Where a threshold's gradient is wanted. */
-  long approxSignWorkspaceBytes(int C);
+  /** Where a threshold's gradient or sums are wanted; {@code rows} = n*H*W. */
+  long approxSignWorkspaceBytes(long rows, int C);
 
-  /** {@code mode} and {@code workspace} are those of the threshold's gradient. */
+  /**
+   * {@code mode} is that of the threshold's gradient. With {@code sumsOrNull} also what {@link
+   * #batchNormBwdSums} makes of dx and {@code vOrNull}, the input of the normalisation in front.
+   */
   void approxSignBwd(
       int n,
       Tensor dx,
       Tensor dthresholdOrNull,
+      Tensor sumsOrNull,
       Tensor db,
       Tensor x,
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
+      Tensor vOrNull,
       ActivationGradient kind,
       GradMode mode,
       Tensor workspace);
 
-  // batch_norm; v is F32, I16 or I32; sums [2,C] are F64 for F32 and I64 for integers
+  // batch_norm; v is real, I16 or I32; rows = n*H*W
 
-  long batchNormWorkspaceBytes(int C);
+  /**
+   * Sums over the rows of a real tensor are F64 [slices,2,C], which whoever needs them adds up in
+   * order; those of binary_conv are I64 [1,2,C].
+   */
+  long batchNormSlices(long rows, int C);
 
+  long batchNormWorkspaceBytes(long rows, int C);
+
+  /** v is real. */
   void batchNormSums(int n, Tensor sums, Tensor v, Tensor workspace);
 
-  /** stats [3,C] F64, affine [2,C] F32, runningSums [2,C] F64; {@code rows} = n*H*W. */
-  void batchNormStatistics(
-      Tensor stats,
-      Tensor affine,
-      Tensor runningSums,
-      Tensor sums,
-      Tensor alphaOrNull,
-      Tensor gamma,
-      Tensor beta,
-      long rows,
-      double eps);
-
-  void batchNormCommit(
-      Tensor runningMean,
-      Tensor runningVar,
-      Tensor runningSums,
-      Tensor state,
-      int microBatchCount,
-      double momentum);
+  void batchNormStatistics(BatchNormStatistics norm, long rows);
 
   void batchNormInference(
       Tensor affine,
@@ -147,12 +184,14 @@ public interface Backend extends AutoCloseable {
       Tensor beta,
       double eps);
 
+  /** With {@code normOrNull}, whose sums are integers, {@link #batchNormStatistics} comes first. */
   void batchNormApply(
       int n,
       Tensor y,
       Tensor bitsOrNull,
       Tensor v,
       Tensor affine,
+      BatchNormStatistics normOrNull,
       Tensor shortcutOrNull,
       Tensor shortcutAffineOrNull,
       RPRelu rpreluOrNull,
@@ -241,12 +280,12 @@ public interface Backend extends AutoCloseable {
   long softmaxXentWorkspaceBytes(int maxImages);
 
   /**
-   * metrics per {@link StepState}; dlogits or null; labels [n] I32; the teacher's logits [n,K] or
-   * null, and then temperature is 1.
+   * Metrics of {@code step}, and dlogits (or null) times its loss scale; labels [n] I32; the
+   * teacher's logits [n,K] or null, and then temperature is 1.
    */
   void softmaxXent(
       int n,
-      Tensor metrics,
+      StepState step,
       Tensor dlogitsOrNull,
       Tensor logits,
       Tensor labels,
@@ -257,31 +296,25 @@ public interface Backend extends AutoCloseable {
       GradMode mode,
       Tensor workspace);
 
-  // finite_norm, adam, sgd over flat buffers; segments per {@link Segments}
+  // the end of a step: finite_norm, then adam or sgd, then the running statistics
 
   long finiteNormWorkspaceBytes(long count);
 
-  void finiteNorm(StepState step, Tensor gradients, Tensor workspace);
+  /**
+   * Norm of the gradients, those of binary parameters after their rule. What it leaves in these is
+   * for the optimizer only.
+   */
+  void finiteNorm(Update update, StepState step, Tensor workspace);
 
+  /** With the bits, scales and prepared weights of the binary parameters. */
   void adam(
-      Tensor parameters,
-      Tensor m,
-      Tensor v,
-      Tensor gradients,
-      Segments segments,
-      StepState step,
-      double beta1,
-      double beta2,
-      double eps);
+      Update update, Tensor m, Tensor v, StepState step, double beta1, double beta2, double eps);
 
-  void sgd(
-      Tensor parameters,
-      Tensor momentumBuffer,
-      Tensor gradients,
-      Segments segments,
-      StepState step,
-      double momentum,
-      SgdForm form);
+  /** With the bits, scales and prepared weights of the binary parameters. */
+  void sgd(Update update, Tensor momentumBuffer, StepState step, double momentum, SgdForm form);
+
+  /** Running statistics follow those of the step's micro-batches. */
+  void batchNormCommit(Update update, StepState step, int microBatchCount);
 
   // image
 

@@ -8,10 +8,13 @@ package bireal.backend;
  * for each term, a step being the largest value / 32767. An image or channel whose largest value is
  * more than 400 times its root mean square goes through FP32 and is counted ({@link
  * Plan.BinaryConv#fallbacks}).
+ *
+ * <p>AUTO is FIXED16 on the CPU and FP32 on a GPU, which has no fixed point.
  */
 public enum Gradient {
   FP32(0),
-  FIXED16(1);
+  FIXED16(1),
+  AUTO(-1);
 
   /** Code of a plan without backward passes. */
   public static final int NONE = 2;

@@ -9,6 +9,9 @@ import bireal.tensor.DType;
 public interface Plan extends AutoCloseable {
   int maxImages();
 
+  /** Type of its real tensors, weights apart. */
+  DType real();
+
   /** Bytes of workspace that any pass of the op may use. */
   long workspaceBytes();
 
@@ -22,7 +25,10 @@ public interface Plan extends AutoCloseable {
   interface BinaryConv extends Plan {
     Conv2dSpec spec();
 
-    /** Bytes of the kernel's own copy of the weight bits. */
+    /**
+     * Bytes of the kernel's own copy of the weight bits; 0 where it reads them as they are, and
+     * they stand for the copy.
+     */
     long preparedBytes();
 
     /** Element type of the output: I16 where R*S*C is below 2^15, else I32. */

@@ -10,8 +10,10 @@ import bireal.tensor.Tensor;
  *
  * @param state 4 doubles: lr, step (1 for the first), gradient norm, nonfinite (0 or 1)
  * @param metrics 4 doubles: loss sum, top-1 hits, top-5 hits, images
+ * @param lossScaleOrNull 4 doubles: scale of the coming backward pass, 1/scale of the last, finite
+ *     steps since it changed, and how many of them double it; null where gradients are F32
  */
-public record StepState(Tensor state, Tensor metrics) {
+public record StepState(Tensor state, Tensor metrics, Tensor lossScaleOrNull) {
   public static final Shape SHAPE = Shape.of(4);
   public static final DType DTYPE = DType.F64;
   public static final int LR = 0;
@@ -22,4 +24,13 @@ public record StepState(Tensor state, Tensor metrics) {
   public static final int TOP1 = 1;
   public static final int TOP5 = 2;
   public static final int IMAGES = 3;
+  public static final int SCALE = 0;
+  public static final int UNSCALE = 1;
+  public static final int GOOD_STEPS = 2;
+  public static final int GROWTH_INTERVAL = 3;
+
+  /** Without a loss scale. */
+  public StepState(Tensor state, Tensor metrics) {
+    this(state, metrics, null);
+  }
 }

@@ -36,10 +36,13 @@ final class EvalCommand implements Runnable {
     WeightOptions.Trained trained = weights.open("eval");
     RunConfig config = trained.config();
     try (Safetensors file = trained.file();
-        Backend backend = Backends.open(config.backend(), config.threads())) {
+        Backend backend =
+            Backends.open(
+                config.backend(), config.device(), config.cudaGraphs(), config.threads())) {
       Dataset dataset = Datasets.open(config.data(), Split.TEST, config.seed());
       ImageSpec image = Datasets.imageSpec(config.data(), dataset);
-      Planner planner = new Planner(backend, config.train().microBatch(), null);
+      Planner planner =
+          new Planner(backend, config.train().microBatch(), config.train().precision().real, null);
       try (Network network =
           new Network(config.model(), Shape.of(image.H(), image.W(), image.C()), planner)) {
         Evaluator evaluator = new Evaluator(network, dataset, config.data());

@@ -42,7 +42,9 @@ final class FoldCommand implements Runnable {
     int size = config.data().imageSize();
     Shape image = Shape.of(size, size, config.data().mean().size());
     try (Safetensors file = trained.file();
-        Backend backend = Backends.open(config.backend(), config.threads());
+        Backend backend =
+            Backends.open(
+                config.backend(), config.device(), config.cudaGraphs(), config.threads());
         Network network = new Network(config.model(), image, new Planner(backend, 1, null))) {
       network.allocate();
       network.initialize(0);

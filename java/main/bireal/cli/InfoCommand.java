@@ -1,6 +1,8 @@
 package bireal.cli;
 
 import bireal.backend.Backend;
+import bireal.config.BackendKind;
+import bireal.config.ConfigLoader;
 import bireal.config.Recipe;
 import bireal.config.RunConfig;
 import bireal.nn.Network;
@@ -10,25 +12,41 @@ import bireal.tensor.Shape;
 import bireal.train.Teacher;
 import bireal.train.TrainStep;
 import java.io.PrintWriter;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Locale;
 import picocli.CommandLine.Command;
-import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
 /**
- * {@code bireal info}: the network of a config, layer by layer, and the memory of a step. Needs no
- * data and takes no memory.
+ * {@code bireal info}: what this machine has; and the network of a config, layer by layer, with the
+ * memory of a step. Needs no data and takes no memory.
  */
 @Command(
     name = "info",
-    description =
-        "Print a config's network: layers, shapes, parameters, MACs, memory of a step. Needs no"
-            + " data.")
+    description = {
+      "Print what can be used here: the processor, GPUs with driver and libraries.",
+      "With a config: its network, layer by layer, the kernels that would run it, and the memory of a step. Needs no data."
+    })
 final class InfoCommand implements Runnable {
   @Spec private CommandSpec spec;
-  @Mixin private ConfigOptions options;
+
+  @Parameters(
+      arity = "0..1",
+      paramLabel = "CONFIG",
+      description = "A config file, such as configs/quickstart.yaml.")
+  private Path file;
+
+  @Option(
+      names = "--set",
+      paramLabel = "KEY=VALUE",
+      description = "Override a key of the config; may be repeated, the last one counts.")
+  private List<String> overrides = new ArrayList<>();
 
   @Option(
       names = "--stage",
@@ -38,13 +56,31 @@ final class InfoCommand implements Runnable {
 
   @Override
   public void run() {
-    Recipe recipe = options.load();
     PrintWriter out = spec.commandLine().getOut();
+    if (file == null) {
+      if (only != null || !overrides.isEmpty()) {
+        throw new ParameterException(
+            spec.commandLine(), "--stage and --set need a CONFIG: bireal info CONFIG --set ...");
+      }
+      machine(out);
+      return;
+    }
+    Recipe recipe = ConfigLoader.load(file, overrides);
     if (only != null) {
       print(out, only, recipe.stage(only), recipe);
       return;
     }
     recipe.stages().forEach((stage, config) -> print(out, stage, config, recipe));
+  }
+
+  private static void machine(PrintWriter out) {
+    try (Backend cpu = Backends.open(BackendKind.CPU, 0, false, 0)) {
+      out.println(Version.text());
+      out.printf(
+          Locale.ROOT, "%n%s; %s MB free%n%n", cpu.description(), megabytes(cpu.availableBytes()));
+    }
+    Backends.printGpus(out);
+    out.flush();
   }
 
   private void print(PrintWriter out, String stage, RunConfig config, Recipe recipe) {
@@ -54,13 +90,20 @@ final class InfoCommand implements Runnable {
     int size = config.data().imageSize();
     Shape image = Shape.of(size, size, config.data().mean().size());
     try (Scope scope = new Scope()) {
-      Backend backend = scope.add(Backends.open(config.backend(), config.threads()));
+      Backend backend =
+          scope.add(
+              Backends.open(
+                  config.backend(), config.device(), config.cudaGraphs(), config.threads()));
       Network network =
           scope.add(
               new Network(
                   config.model(),
                   image,
-                  new Planner(backend, config.train().microBatch(), config.train().gradient())));
+                  new Planner(
+                      backend,
+                      config.train().microBatch(),
+                      config.train().precision().real,
+                      config.train().gradient())));
       // The optimizer plans its moments, the teacher its network.
       scope.add(
           new TrainStep(

@@ -90,7 +90,9 @@ final class TrainCommand implements Runnable {
             "signal");
     Runtime.getRuntime().addShutdownHook(onSignal);
     Profile profile = profiled ? new Profile() : null;
-    try (Backend opened = Backends.open(recipe.backend(), recipe.threads());
+    try (Backend opened =
+            Backends.open(
+                recipe.backend(), recipe.device(), recipe.cudaGraphs(), recipe.threads());
         RunFolder run =
             resume
                 ? RunFolder.resume(folder)

@@ -32,6 +32,13 @@ final class VerifyCommand implements Callable<Integer> {
       description = "One of ${COMPLETION-CANDIDATES}; default ${DEFAULT-VALUE}.")
   private BackendKind kind;
 
+  @Option(
+      names = "--device",
+      paramLabel = "N",
+      defaultValue = "0",
+      description = "Which GPU; default ${DEFAULT-VALUE}.")
+  private int device;
+
   @Option(names = "--failures", description = "Print only the rows that are off.")
   private boolean failuresOnly;
 
@@ -41,7 +48,7 @@ final class VerifyCommand implements Callable<Integer> {
     int code = Main.DONE;
     Table summary = new Table(2, "case", "result", "rows", "off", "worst difference / allowed");
     for (Path path : cases) {
-      try (Backend backend = Backends.open(kind, 0)) {
+      try (Backend backend = Backends.open(kind, device, true, 0)) {
         ReferenceCase.Report report = ReferenceCase.load(path).run(backend);
         print(out, report);
         long off = report.rows().stream().filter(row -> !row.passed()).count();

@@ -49,7 +49,7 @@ public final class ConfigLoader {
 
   /** Keys that no stage may have for itself. */
   private static final Set<String> OF_THE_RUN =
-      Set.of("name", "seed", "backend", "threads", "runs_folder");
+      Set.of("name", "seed", "backend", "device", "cuda_graphs", "threads", "runs_folder");
 
   private ConfigLoader() {}
 

@@ -59,6 +59,14 @@ public record Recipe(Map<String, RunConfig> stages) {
     return last().backend();
   }
 
+  public int device() {
+    return last().device();
+  }
+
+  public boolean cudaGraphs() {
+    return last().cudaGraphs();
+  }
+
   public int threads() {
     return last().threads();
   }

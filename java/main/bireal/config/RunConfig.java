@@ -1,5 +1,6 @@
 package bireal.config;
 
+import bireal.backend.Precision;
 import bireal.data.DataConfig;
 import bireal.nn.NetworkConfig;
 import bireal.optim.LrSchedule;
@@ -19,6 +20,8 @@ import java.util.regex.Pattern;
  * @param name names the run folder
  * @param seed of initial weights, order of the images and augmentation
  * @param backend implementation that runs the network
+ * @param device number of the GPU
+ * @param cudaGraphs whether it replays the launches of a step
  * @param threads of the backend; 0 = as many as there are cores
  * @param runsFolder folder in which the run gets its folder
  * @param start where the weights come from
@@ -28,6 +31,8 @@ public record RunConfig(
     String name,
     long seed,
     BackendKind backend,
+    int device,
+    boolean cudaGraphs,
     int threads,
     String runsFolder,
     NetworkConfig model,
@@ -45,6 +50,16 @@ public record RunConfig(
         NAME.matcher(name).matches(),
         "name must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit; got "
             + Values.quote(name));
+    check(device >= 0 && device <= 255, "device must be in 0..255, got " + device);
+    check(
+        train.precision() == Precision.FP32
+            || backend == BackendKind.CUDA
+            || backend == BackendKind.AUTO,
+        "train.precision must be fp32 with backend "
+            + Values.spelling(backend)
+            + ", got "
+            + Values.spelling(train.precision())
+            + "; 16-bit values need backend cuda");
     check(threads >= 0 && threads <= 1024, "threads must be in 0..1024, got " + threads);
     check(!runsFolder.isBlank(), "runs_folder must name a folder, got no name");
     String dataset = Values.spelling(data.dataset());

@@ -23,6 +23,8 @@ public final class Trajectory {
       Set.of(
           "name",
           "backend",
+          "device",
+          "cuda_graphs",
           "threads",
           "runs_folder",
           "data.path",

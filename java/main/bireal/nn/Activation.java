@@ -7,16 +7,30 @@ import bireal.tensor.Tensor;
 /**
  * What flows between blocks: real values [N,H,W,C], the packed signs that the next block consumes
  * (null if it consumes none), and the place of the gradient (null when planned for evaluation
- * only). {@code slot} says which of the two gradient slots that is.
+ * only). {@code slot} says which of the two gradient slots that is. {@code v} and {@code sums}, or
+ * null, are input and {@link BatchNorm2d#backwardSums()} of the normalisation that made {@code
+ * real}: its consumer sums while it writes the gradient.
  */
-public record Activation(Tensor real, Tensor bits, Tensor gradient, int slot) {
+public record Activation(
+    Tensor real, Tensor bits, Tensor gradient, int slot, Tensor v, Tensor sums) {
+  Activation(Tensor real, Tensor bits, Tensor gradient, int slot) {
+    this(real, bits, gradient, slot, null, null);
+  }
+
   /** Kept from forward to backward; {@code next} is the sign that its consumer needs, or null. */
   static Activation keep(Planner planner, Shape shape, Sign next, int slot) {
     return new Activation(
-        planner.keep(shape, DType.F32),
+        planner.keep(shape, planner.real()),
         next == null ? null : planner.keep(shape, DType.BITS),
         planner.gradient(shape, slot),
         slot);
+  }
+
+  /** The same, made by {@code norm} from {@code v}, for a consumer that takes its signs. */
+  Activation summedFor(BatchNorm2d norm, Tensor v) {
+    return bits == null || gradient == null
+        ? this
+        : new Activation(real, bits, gradient, slot, v, norm.backwardSums());
   }
 
   /** H, W, C. */

@@ -1,7 +1,9 @@
 package bireal.nn;
 
 import bireal.backend.Backend;
+import bireal.backend.BatchNormStatistics;
 import bireal.backend.GradMode;
+import bireal.backend.UpdateSpec;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
@@ -24,21 +26,28 @@ final class BatchNorm2d implements Layer {
   private final Parameter beta;
   private final State runningMean;
   private final State runningVar;
+  private final Tensor alphaOrNull;
+  private final boolean integer;
   private final Tensor stats;
   private final Tensor affine;
   private final Tensor runningSums;
   private final Tensor sums;
   private final Tensor backwardSums;
   private final Tensor coefficients;
+  private BatchNormStatistics statistics;
 
   /**
-   * Registers the five published entries; {@code sumType}: I64 behind a binary convolution, F64
-   * behind a real one.
+   * Registers the five published entries. {@code v} is the shape of the largest input; with {@code
+   * alphaOrNull} that are integers of a binary convolution, whose epilogue sums them.
    */
-  BatchNorm2d(Planner planner, String name, int channels, DType sumType) {
+  BatchNorm2d(Planner planner, String name, Shape v, Tensor alphaOrNull) {
     this.planner = planner;
     this.backend = planner.backend();
-    this.channels = channels;
+    this.channels = (int) v.dim(v.rank() - 1);
+    this.alphaOrNull = alphaOrNull;
+    this.integer = alphaOrNull != null;
+    long rows = v.count() / channels;
+    long slices = backend.batchNormSlices(rows, channels);
     Shape vector = Shape.of(channels);
     long[] dims = {channels};
     gamma =
@@ -57,10 +66,12 @@ final class BatchNorm2d implements Layer {
     stats = planner.persist(Shape.of(3, channels), DType.F64);
     affine = planner.persist(Shape.of(2, channels), DType.F32);
     runningSums = planner.persist(Shape.of(2, channels), DType.F64);
-    sums = planner.persist(Shape.of(2, channels), sumType);
-    backwardSums = planner.persist(Shape.of(2, channels), DType.F64);
+    sums =
+        planner.persist(
+            Shape.of(integer ? 1 : slices, 2, channels), integer ? DType.I64 : DType.F64);
+    backwardSums = planner.persist(Shape.of(slices, 2, channels), DType.F64);
     coefficients = planner.persist(Shape.of(3, channels), DType.F32);
-    planner.needWorkspace(backend.batchNormWorkspaceBytes(channels));
+    planner.needWorkspace(backend.batchNormWorkspaceBytes(rows, channels));
     planner.own(this);
   }
 
@@ -90,20 +101,30 @@ final class BatchNorm2d implements Layer {
     return affine;
   }
 
-  /** Fixes scale and shift from {@link #sums}, or from the running statistics when evaluating. */
-  void prepare(int n, Tensor v, Tensor alphaOrNull, Pass pass) {
-    if (pass == Pass.TRAIN) {
-      backend.batchNormStatistics(
-          stats,
-          affine,
-          runningSums,
-          sums,
-          alphaOrNull,
-          gamma.value(),
-          beta.value(),
-          rows(n, v),
-          EPS);
-    } else {
+  /**
+   * What {@link Backend#batchNormApply} has to do first: fix scale and shift from the sums of the
+   * convolution's epilogue; null where {@link #prepare} has done it.
+   */
+  BatchNormStatistics pending(Pass pass) {
+    return pass == Pass.TRAIN && integer ? statistics() : null;
+  }
+
+  /** Made once: the parameters have their memory only after planning. */
+  private BatchNormStatistics statistics() {
+    if (statistics == null) {
+      statistics =
+          new BatchNormStatistics(
+              stats, affine, runningSums, sums, alphaOrNull, gamma.value(), beta.value(), EPS);
+    }
+    return statistics;
+  }
+
+  /**
+   * Fixes scale and shift from the sums over a real v, or, when evaluating, from the running
+   * statistics; see {@link #pending}.
+   */
+  void prepare(int n, Tensor v, Pass pass) {
+    if (pass == Pass.EVALUATE) {
       backend.batchNormInference(
           affine,
           runningMean.value(),
@@ -112,21 +133,16 @@ final class BatchNorm2d implements Layer {
           gamma.value(),
           beta.value(),
           EPS);
-    }
-  }
-
-  /** {@link #prepare} for a real v, whose sums nobody has made yet. */
-  void prepareReal(int n, Tensor v, Pass pass) {
-    if (pass == Pass.TRAIN) {
+    } else if (!integer) {
       backend.batchNormSums(n, sums, v, planner.workspace());
+      backend.batchNormStatistics(statistics(), rows(n, v));
     }
-    prepare(n, v, null, pass);
   }
 
   /** dz (gradient of alpha v) from dy; dz may be dy. Also the gradients of gamma and beta. */
-  void backward(int n, Tensor dz, Tensor dy, Tensor v, Tensor alphaOrNull, GradMode mode) {
+  void backward(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
     backwardSums(n, dy, v);
-    backwardFromSums(n, dz, dy, v, alphaOrNull, mode);
+    backwardFromSums(n, dz, dy, v, mode);
   }
 
   /** Fills {@link #backwardSums()}. */
@@ -140,7 +156,7 @@ final class BatchNorm2d implements Layer {
   }
 
   /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
-  void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, Tensor alphaOrNull, GradMode mode) {
+  void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
     backend.batchNormBwdCoefficients(
         coefficients,
         gamma.gradient(),
@@ -155,14 +171,8 @@ final class BatchNorm2d implements Layer {
   }
 
   @Override
-  public void commitStatistics(int microBatchCount) {
-    backend.batchNormCommit(
-        runningMean.value(),
-        runningVar.value(),
-        runningSums,
-        planner.step().state(),
-        microBatchCount,
-        MOMENTUM);
+  public UpdateSpec.RunningStatistics runningStatistics() {
+    return new UpdateSpec.RunningStatistics(runningMean.value(), runningVar.value(), runningSums);
   }
 
   private long rows(int n, Tensor v) {

@@ -104,6 +104,9 @@ final class BiRealBlock implements Block {
     unit.row(name, ", shortcut" + (react() ? ", rprelu" : ""), more);
     shortcut = new Shortcut(planner, config, name, in, K, stride, true);
     out = Activation.keep(planner, spec.output(planner.maxImages()), next, shortcut.gradientSlot());
+    if (!react()) { // where RPReLU lies between, its backward pass sums
+      out = out.summedFor(unit.norm(), unit.v());
+    }
     return out;
   }
 
@@ -126,6 +129,7 @@ final class BiRealBlock implements Block {
         out.bits(),
         unit.v(),
         unit.affine(),
+        unit.pending(pass),
         shortcut.value(),
         shortcut.affine(),
         rprelu(),
@@ -149,7 +153,7 @@ final class BiRealBlock implements Block {
           rprelu(),
           mode,
           planner.workspace());
-    } else {
+    } else if (out.sums() == null) { // else the next block has filled them
       unit.norm().backwardSums(n, dy, unit.v());
     }
     shortcut.backward(n, dy, mode);

@@ -4,6 +4,7 @@ import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
 import bireal.backend.Plan;
+import bireal.backend.UpdateSpec;
 import bireal.backend.WeightGradient;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
@@ -46,7 +47,8 @@ final class BinaryConv2d implements Layer {
               + shape.innerCount()
               + "; choose a smaller model.width");
     }
-    this.plan = backend.planBinaryConv(spec, planner.maxImages(), planner.gradientOrNull());
+    this.plan =
+        backend.planBinaryConv(spec, planner.maxImages(), planner.real(), planner.gradientOrNull());
     long[] dims = Conv2d.publishedDims(name, spec);
     double bound = Math.sqrt(3.0 / shape.innerCount());
     weight =
@@ -57,7 +59,10 @@ final class BinaryConv2d implements Layer {
     bits = planner.persist(shape, DType.BITS);
     scaleOnly = planner.persist(Shape.of(2, spec.K()), DType.F32);
     alpha = new Tensor(scaleOnly.buffer(), scaleOnly.offsetBytes(), Shape.of(spec.K()), DType.F32);
-    prepared = planner.persist(Shape.of(plan.preparedBytes()), DType.U8);
+    prepared =
+        plan.preparedBytes() == 0
+            ? bits
+            : planner.persist(Shape.of(plan.preparedBytes()), DType.U8);
     planner.needWorkspace(plan.workspaceBytes());
     planner.own(this);
   }
@@ -109,7 +114,7 @@ final class BinaryConv2d implements Layer {
     backend.binaryConvFwd(plan, n, v, sumsOrNull, xBits, prepared, planner.workspace());
   }
 
-  /** dL/dWb; the rule is applied once, after the last micro-batch. */
+  /** dL/dWb; the rule is applied once, at the end of the step. */
   void backwardWeight(int n, Tensor xBits, Tensor dz, GradMode mode) {
     backend.binaryConvBwdWeight(plan, n, weight.gradient(), xBits, dz, mode, planner.workspace());
   }
@@ -119,8 +124,9 @@ final class BinaryConv2d implements Layer {
   }
 
   @Override
-  public void applyWeightGradientRule() {
-    backend.weightGradient(weight.gradient(), weight.value(), alpha, rule);
+  public UpdateSpec.BinaryParameter binaryParameter() {
+    return new UpdateSpec.BinaryParameter(
+        weight.value(), weight.gradient(), bits, alpha, rule, plan, prepared);
   }
 
   @Override

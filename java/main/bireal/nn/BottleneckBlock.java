@@ -146,27 +146,28 @@ final class BottleneckBlock implements Block {
       narrowConv.forward(n, narrowValue, narrowIn.real());
       add1 = narrowValue;
     }
-    sum(n, out1, unit1, add1, null, Sign.PLAIN);
+    sum(n, out1, unit1, add1, null, Sign.PLAIN, pass);
     unit2.forward(n, pass);
     Tensor add2 = out1.real();
     if (pool != null) {
       backend.avgPoolFwd(pool, n, pooled, out1.real());
       add2 = pooled;
     }
-    sum(n, out2, unit2, add2, null, Sign.PLAIN);
+    sum(n, out2, unit2, add2, null, Sign.PLAIN, pass);
     unit3.forward(n, pass);
     shortcut.forward(n, pass);
-    sum(n, out, unit3, shortcut.value(), shortcut.affine(), next);
+    sum(n, out, unit3, shortcut.value(), shortcut.affine(), next, pass);
   }
 
   private void sum(
-      int n, Activation y, ConvUnit unit, Tensor addend, Tensor affine, Sign consumer) {
+      int n, Activation y, ConvUnit unit, Tensor addend, Tensor affine, Sign consumer, Pass pass) {
     backend.batchNormApply(
         n,
         y.real(),
         y.bits(),
         unit.v(),
         unit.affine(),
+        unit.pending(pass),
         addend,
         affine,
         null,

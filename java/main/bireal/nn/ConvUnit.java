@@ -3,9 +3,9 @@ package bireal.nn;
 import bireal.backend.ActivationGradient;
 import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
+import bireal.backend.BatchNormStatistics;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
-import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 
 /**
@@ -51,11 +51,12 @@ final class ConvUnit {
     int n = planner.maxImages();
     binary = binaryWeights ? new BinaryConv2d(planner, convName, spec, config) : null;
     real = binaryWeights ? null : new Conv2d(planner, convName, spec, config);
-    norm = new BatchNorm2d(planner, normName, spec.K(), binaryWeights ? DType.I64 : DType.F64);
+    norm =
+        new BatchNorm2d(planner, normName, spec.output(n), binaryWeights ? binary.alpha() : null);
     if (binaryWeights) {
       planner.binaryUnit(binary.unit(normName));
     }
-    v = planner.keep(spec.output(n), binaryWeights ? binary.valueType() : DType.F32);
+    v = planner.keep(spec.output(n), binaryWeights ? binary.valueType() : planner.real());
     dz = planner.outputGradient(spec.output(n));
     db = planner.inputGradient(spec.input(n));
     // Shares the memory of db, which a backward pass writes when it needs these values no more.
@@ -63,8 +64,9 @@ final class ConvUnit {
         binaryWeights || kind == ActivationKind.IDENTITY
             ? null
             : planner.forwardScratch(spec.input(n));
-    if (sign != null && sign.threshold() != null) {
-      planner.needWorkspace(backend.approxSignWorkspaceBytes(in.channels()));
+    if (sign != null) {
+      planner.needWorkspace(
+          backend.approxSignWorkspaceBytes(spec.inputCount(n) / spec.C(), spec.C()));
     }
   }
 
@@ -140,11 +142,15 @@ final class ConvUnit {
   void forward(int n, Pass pass) {
     if (binary != null) {
       binary.forward(n, v, pass == Pass.TRAIN ? norm.sums() : null, in.bits());
-      norm.prepare(n, v, binary.alpha(), pass);
     } else {
       real.forward(n, v, operand(n));
-      norm.prepareReal(n, v, pass);
     }
+    norm.prepare(n, v, pass);
+  }
+
+  /** As {@link BatchNorm2d#pending}. */
+  BatchNormStatistics pending(Pass pass) {
+    return norm.pending(pass);
   }
 
   /** What a real convolution sees. */
@@ -161,7 +167,8 @@ final class ConvUnit {
 
   /**
    * {@code dx} = {@code shortcutOrNull} + the gradient of x, from the gradient {@code dy} of the
-   * normalised output. dx may be shortcutOrNull, or {@link Planner#inputGradient} of its shape.
+   * normalised output, and complete with it. dx may be shortcutOrNull, or {@link
+   * Planner#inputGradient} of its shape.
    */
   void backward(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
     norm.backwardSums(n, dy, v);
@@ -172,7 +179,7 @@ final class ConvUnit {
    * As {@link #backward}, where {@link BatchNorm2d#backwardSums()} of dy and v is already known.
    */
   void backwardFromSums(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
-    norm.backwardFromSums(n, dz, dy, v, binary == null ? null : binary.alpha(), mode);
+    norm.backwardFromSums(n, dz, dy, v, mode);
     if (binary != null) {
       binary.backwardWeight(n, in.bits(), dz, mode);
       binary.backwardInput(n, db, dz);
@@ -186,10 +193,12 @@ final class ConvUnit {
           n,
           dx,
           threshold == null ? null : threshold.gradient(),
+          in.sums(),
           db,
           in.real(),
           Sign.thresholdOf(sign),
           shortcutOrNull,
+          in.v(),
           surrogate,
           mode,
           planner.workspace());

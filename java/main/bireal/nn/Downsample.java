@@ -3,7 +3,6 @@ package bireal.nn;
 import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
-import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 
 /**
@@ -41,7 +40,7 @@ final class Downsample {
     if (poolFirst && stride > 1) {
       requireEven(name, H, W, stride);
       pool = new Conv2dSpec(H, W, C, C, stride, stride, stride, 0);
-      pooled = planner.keep(pool.output(n), DType.F32);
+      pooled = planner.keep(pool.output(n), planner.real());
       pooledGradient = planner.pooledGradient(pool.output(n));
       spec = new Conv2dSpec(pool.P(), pool.Q(), C, K, 1, 1, 1, 0);
     } else {
@@ -52,8 +51,8 @@ final class Downsample {
     }
     // The published modules count the pooling, as torchvision's do not.
     conv = new Conv2d(planner, name + (poolFirst ? ".1.weight" : ".0.weight"), spec, config);
-    norm = new BatchNorm2d(planner, name + (poolFirst ? ".2" : ".1"), K, DType.F64);
-    value = planner.keep(spec.output(n), DType.F32);
+    norm = new BatchNorm2d(planner, name + (poolFirst ? ".2" : ".1"), spec.output(n), null);
+    value = planner.keep(spec.output(n), planner.real());
     valueGradient = planner.outputGradient(spec.output(n));
     planner.layer(
         new Planner.LayerRow(
@@ -103,12 +102,12 @@ final class Downsample {
       x = pooled;
     }
     conv.forward(n, value, x);
-    norm.prepareReal(n, value, pass);
+    norm.prepare(n, value, pass);
   }
 
   /** Writes the shortcut's part of the input's gradient; {@code dy} is that of the block's sum. */
   void backward(int n, Tensor dy, GradMode mode) {
-    norm.backward(n, valueGradient, dy, value, null, mode);
+    norm.backward(n, valueGradient, dy, value, mode);
     conv.backwardWeight(n, pool == null ? in.real() : pooled, valueGradient, mode);
     if (pool == null) {
       conv.backwardInput(n, in.gradient(), valueGradient);

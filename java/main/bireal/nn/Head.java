@@ -4,7 +4,6 @@ import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
 import bireal.backend.Plan;
-import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
@@ -31,7 +30,7 @@ final class Head implements Layer {
     int W = (int) in.image().dim(1);
     int C = in.channels();
     pool = new Conv2dSpec(H, W, C, C, H, W, 1, 0);
-    plan = backend.planLinear(C, classes, n);
+    plan = backend.planLinear(C, classes, n, planner.real());
     double bound = 1 / Math.sqrt(C);
     weight =
         planner.parameter(
@@ -51,10 +50,10 @@ final class Head implements Layer {
                 State.Order.AS_PUBLISHED,
                 -bound,
                 bound));
-    pooled = planner.keep(Shape.of(n, 1, 1, C), DType.F32);
+    pooled = planner.keep(Shape.of(n, 1, 1, C), planner.real());
     pooledGradient = planner.pooledGradient(Shape.of(n, 1, 1, C));
-    logits = planner.keep(Shape.of(n, classes), DType.F32);
-    logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), DType.F32) : null;
+    logits = planner.keep(Shape.of(n, classes), planner.real());
+    logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), planner.real()) : null;
     planner.own(this);
     planner.needWorkspace(plan.workspaceBytes());
     planner.needWorkspace(backend.softmaxXentWorkspaceBytes(n));

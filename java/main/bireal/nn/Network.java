@@ -3,6 +3,8 @@ package bireal.nn;
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
 import bireal.backend.Tensors;
+import bireal.backend.UpdateSpec;
+import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
@@ -40,7 +42,8 @@ public final class Network implements AutoCloseable {
     this.backend = planner.backend();
     input =
         planner.keep(
-            Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)), DType.F32);
+            Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)),
+            planner.real());
     labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
     try {
@@ -132,25 +135,6 @@ public final class Network implements AutoCloseable {
     }
   }
 
-  /** Once a step, after the last micro-batch: dL/dWb becomes the gradient of the binary masters. */
-  public void applyWeightGradientRules() {
-    List<Layer> layers = planner.owned();
-    for (int i = 0; i < layers.size(); i++) {
-      layers.get(i).applyWeightGradientRule();
-    }
-  }
-
-  /**
-   * Once a step, with the optimizer: running statistics follow the batch statistics of its
-   * micro-batches.
-   */
-  public void commitStatistics(int microBatchCount) {
-    List<Layer> layers = planner.owned();
-    for (int i = 0; i < layers.size(); i++) {
-      layers.get(i).commitStatistics(microBatchCount);
-    }
-  }
-
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
   public long gradientFallbacks() {
     long total = 0;
@@ -161,7 +145,7 @@ public final class Network implements AutoCloseable {
     return total;
   }
 
-  /** Once after every change of the parameters. */
+  /** Once after every change of the parameters that was not an optimizer's. */
   public void refresh() {
     List<Layer> layers = planner.owned();
     for (int i = 0; i < layers.size(); i++) {
@@ -196,8 +180,22 @@ public final class Network implements AutoCloseable {
     return state.toPublished(Tensors.floats(backend, state.value()));
   }
 
-  /** Gradient of a parameter in published order. */
+  /**
+   * Gradient of a parameter in published order, of binary weights after their rule; between
+   * backward and the end of the step. Not for a step: it takes memory.
+   */
   public float[] publishedGradient(Parameter parameter) {
+    for (Layer layer : planner.owned()) {
+      UpdateSpec.BinaryParameter binary = layer.binaryParameter();
+      if (binary != null && binary.w() == parameter.value()) {
+        try (Buffer buffer = backend.allocate(binary.w().bytes(), "a gradient")) {
+          Tensor ruled = new Tensor(buffer, 0, binary.w().shape(), DType.F32);
+          backend.copy(ruled, binary.gradient());
+          backend.weightGradient(ruled, binary.w(), binary.alpha(), binary.rule());
+          return parameter.toPublished(Tensors.floats(backend, ruled));
+        }
+      }
+    }
     return parameter.toPublished(Tensors.floats(backend, parameter.gradient()));
   }
 

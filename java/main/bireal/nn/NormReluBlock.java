@@ -3,7 +3,6 @@ package bireal.nn;
 import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
-import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
@@ -28,7 +27,7 @@ final class NormReluBlock implements Block {
   public Activation plan(Planner planner, Activation input, Sign next) {
     backend = planner.backend();
     in = input;
-    norm = new BatchNorm2d(planner, name, in.channels(), DType.F64);
+    norm = new BatchNorm2d(planner, name, in.real().shape(), null);
     planner.layer(
         new Planner.LayerRow(
             name,
@@ -44,8 +43,9 @@ final class NormReluBlock implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    norm.prepareReal(n, in.real(), pass);
-    backend.batchNormApply(n, out.real(), null, in.real(), norm.affine(), null, null, null, null);
+    norm.prepare(n, in.real(), pass);
+    backend.batchNormApply(
+        n, out.real(), null, in.real(), norm.affine(), null, null, null, null, null);
     backend.activationFwd(n, out.real(), out.real(), ActivationKind.RELU, 0);
   }
 
@@ -53,6 +53,6 @@ final class NormReluBlock implements Block {
   public void backward(int n, GradMode mode) {
     Tensor dy = out.gradient();
     backend.activationBwd(n, dy, dy, out.real(), null, ActivationKind.RELU, 0);
-    norm.backward(n, in.gradient(), dy, in.real(), null, mode);
+    norm.backward(n, in.gradient(), dy, in.real(), mode);
   }
 }

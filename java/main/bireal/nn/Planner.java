@@ -4,10 +4,12 @@ import bireal.backend.Arena;
 import bireal.backend.Backend;
 import bireal.backend.Gradient;
 import bireal.backend.StepState;
+import bireal.backend.UpdateSpec;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -36,6 +38,7 @@ public final class Planner implements AutoCloseable {
 
   private final Backend backend;
   private final int maxImages;
+  private final DType real;
   private final Gradient gradientOrNull;
   private final Arena kept = new Arena("activations");
   private final Arena[] gradientSlots = {
@@ -66,19 +69,31 @@ public final class Planner implements AutoCloseable {
 
   /**
    * {@code maxImages} is the largest micro-batch; without {@code gradientOrNull} no backward memory
-   * is planned.
+   * is planned. Real values are F32.
    */
   public Planner(Backend backend, int maxImages, Gradient gradientOrNull) {
+    this(backend, maxImages, DType.F32, gradientOrNull);
+  }
+
+  /**
+   * Activations and their gradients are stored as {@code real}, with a loss scale where that is
+   * F16; parameters, their gradients and statistics are F32 or more.
+   */
+  public Planner(Backend backend, int maxImages, DType real, Gradient gradientOrNull) {
     if (maxImages < 1) {
       throw new IllegalArgumentException("the micro-batch must be >= 1 image, got " + maxImages);
     }
     this.backend = backend;
     this.maxImages = maxImages;
+    this.real = real;
     this.gradientOrNull = gradientOrNull;
     this.step =
         new StepState(
             persistent.reserve(StepState.SHAPE, StepState.DTYPE),
-            persistent.reserve(StepState.SHAPE, StepState.DTYPE));
+            persistent.reserve(StepState.SHAPE, StepState.DTYPE),
+            real == DType.F16 && gradientOrNull != null
+                ? persistent.reserve(StepState.SHAPE, StepState.DTYPE)
+                : null);
   }
 
   public Backend backend() {
@@ -91,6 +106,11 @@ public final class Planner implements AutoCloseable {
 
   public boolean training() {
     return gradientOrNull != null;
+  }
+
+  /** Type of activations and their gradients. */
+  public DType real() {
+    return real;
   }
 
   /** Arithmetic of the binary convolutions' backward passes; null when not training. */
@@ -118,7 +138,7 @@ public final class Planner implements AutoCloseable {
    * of a second stream. Null when not training.
    */
   Tensor gradient(Shape shape, int slot) {
-    return training() ? gradientSlots[slot].overlay(shape, DType.F32) : null;
+    return training() ? gradientSlots[slot].overlay(shape, real) : null;
   }
 
   /**
@@ -126,7 +146,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor outputGradient(Shape shape) {
-    return training() ? dz.overlay(shape, DType.F32) : null;
+    return training() ? dz.overlay(shape, real) : null;
   }
 
   /**
@@ -134,7 +154,7 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor inputGradient(Shape shape) {
-    return training() ? db.overlay(shape, DType.F32) : null;
+    return training() ? db.overlay(shape, real) : null;
   }
 
   /**
@@ -142,12 +162,12 @@ public final class Planner implements AutoCloseable {
    * training.
    */
   Tensor pooledGradient(Shape shape) {
-    return training() ? small.overlay(shape, DType.F32) : null;
+    return training() ? small.overlay(shape, real) : null;
   }
 
   /** Scratch of the forward pass only: shares the memory of {@link #inputGradient}. */
   Tensor forwardScratch(Shape shape) {
-    return db.overlay(shape, DType.F32);
+    return db.overlay(shape, real);
   }
 
   /** Some op will need {@code bytes} of {@link #workspace}. */
@@ -198,6 +218,23 @@ public final class Planner implements AutoCloseable {
 
   List<Layer> owned() {
     return owned;
+  }
+
+  /** The end of a training step, with {@code trained} runs of the flat buffers. */
+  public UpdateSpec updateSpec(List<UpdateSpec.Segment> trained) {
+    List<UpdateSpec.BinaryParameter> binary = new ArrayList<>();
+    List<UpdateSpec.RunningStatistics> norms = new ArrayList<>();
+    for (Layer layer : owned) {
+      if (layer.binaryParameter() != null) {
+        binary.add(layer.binaryParameter());
+      }
+      if (layer.runningStatistics() != null) {
+        norms.add(layer.runningStatistics());
+      }
+    }
+    binary.sort(Comparator.comparingLong(b -> b.w().offsetBytes()));
+    return new UpdateSpec(
+        flatParameters, flatGradients, trained, binary, norms, BatchNorm2d.MOMENTUM);
   }
 
   void layer(LayerRow row) {

@@ -4,7 +4,6 @@ import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
-import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 
 /**
@@ -56,7 +55,7 @@ final class ResNetBlock implements Block {
     // Its gradient lives where the second convolution puts that of its input.
     hidden =
         new Activation(
-            planner.keep(spec1.output(n), DType.F32),
+            planner.keep(spec1.output(n), planner.real()),
             null,
             planner.inputGradient(spec1.output(n)),
             -1);
@@ -80,7 +79,16 @@ final class ResNetBlock implements Block {
   public void forward(int n, Pass pass) {
     first.forward(n, pass);
     backend.batchNormApply(
-        n, hidden.real(), null, first.v(), first.affine(), null, null, null, null);
+        n,
+        hidden.real(),
+        null,
+        first.v(),
+        first.affine(),
+        first.pending(pass),
+        null,
+        null,
+        null,
+        null);
     second.forward(n, pass);
     shortcut.forward(n, pass);
     backend.batchNormApply(
@@ -89,6 +97,7 @@ final class ResNetBlock implements Block {
         null,
         second.v(),
         second.affine(),
+        second.pending(pass),
         shortcut.value(),
         shortcut.affine(),
         null,

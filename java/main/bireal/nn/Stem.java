@@ -54,8 +54,8 @@ final class Stem implements Block {
             ? Conv2dSpec.square(in.image(), width, 7, 2, 3)
             : Conv2dSpec.square(in.image(), width, 3, 1, 1);
     conv = new Conv2d(planner, "conv1.weight", spec, config);
-    norm = new BatchNorm2d(planner, "bn1", width, DType.F64);
-    v = planner.keep(spec.output(n), DType.F32);
+    norm = new BatchNorm2d(planner, "bn1", spec.output(n), null);
+    v = planner.keep(spec.output(n), planner.real());
     dv = planner.outputGradient(spec.output(n));
     Shape outShape = spec.output(n);
     planner.layer(
@@ -78,26 +78,38 @@ final class Stem implements Block {
     }
     out =
         new Activation(
-            planner.keep(outShape, DType.F32),
+            planner.keep(outShape, planner.real()),
             next == null ? null : planner.keep(outShape, DType.BITS),
             planner.gradient(outShape, 0),
             0);
+    if (!imagenet && !relu) {
+      out = out.summedFor(norm, v);
+    }
     return out;
   }
 
   @Override
   public void forward(int n, Pass pass) {
     conv.forward(n, v, in.real());
-    norm.prepareReal(n, v, pass);
+    norm.prepare(n, v, pass);
     if (imagenet) {
-      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null, null);
+      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null, null, null);
       backend.maxPoolFwd(pool, n, out.real(), index, normalised);
       if (next != null) {
         backend.signPackFwd(n, out.bits(), out.real(), Sign.thresholdOf(next));
       }
     } else {
       backend.batchNormApply(
-          n, out.real(), out.bits(), v, norm.affine(), null, null, null, Sign.thresholdOf(next));
+          n,
+          out.real(),
+          out.bits(),
+          v,
+          norm.affine(),
+          null,
+          null,
+          null,
+          null,
+          Sign.thresholdOf(next));
     }
     if (relu) { // behind the pooling, where there is a quarter of the values: the maximum is the
       // same
@@ -115,7 +127,10 @@ final class Stem implements Block {
       backend.maxPoolBwd(pool, n, dv, dy, index);
       dy = dv;
     }
-    norm.backward(n, dv, dy, v, null, mode);
+    if (out.sums() == null) { // else the first block has filled them
+      norm.backwardSums(n, dy, v);
+    }
+    norm.backwardFromSums(n, dv, dy, v, mode);
     conv.backwardWeight(n, in.real(), dv, mode);
   }
 }

@@ -44,13 +44,13 @@ final class XnorBlock implements Block {
     final Tensor v;
     final Tensor da;
 
-    Half(int number, Shape image, int step, DType sumType) {
+    Half(int number, Shape image, int step, Tensor alphaOfZ) {
       int n = planner.maxImages();
       Conv2dSpec spec = Conv2dSpec.square(image, K, 3, step, 1);
-      norm = new BatchNorm2d(planner, name + ".bn" + number, spec.C(), sumType);
+      norm = new BatchNorm2d(planner, name + ".bn" + number, spec.input(n), alphaOfZ);
       conv = new BinaryConv2d(planner, name + ".conv" + number + ".weight", spec, config);
       planner.binaryUnit(conv.unit(number == 1 ? name + ".bn2" : null));
-      a = planner.keep(spec.input(n), DType.F32);
+      a = planner.keep(spec.input(n), planner.real());
       bits = planner.keep(spec.input(n), DType.BITS);
       v = planner.keep(spec.output(n), conv.valueType());
       da = planner.inputGradient(spec.input(n));
@@ -67,18 +67,31 @@ final class XnorBlock implements Block {
               conv.kernelName()));
     }
 
-    void forward(int n, Tensor z, Tensor sumsOrNull) {
-      backend.batchNormApply(n, a, bits, z, norm.affine(), null, null, null, null);
+    void forward(int n, Tensor z, Tensor sumsOrNull, Pass pass) {
+      norm.prepare(n, z, pass);
+      backend.batchNormApply(
+          n, a, bits, z, norm.affine(), norm.pending(pass), null, null, null, null);
       conv.forward(n, v, sumsOrNull, bits);
     }
 
     /** From the gradient {@code dv} of alpha v to that of z, which is left in {@code dz}. */
-    void backward(int n, Tensor dz, Tensor dv, Tensor z, Tensor alphaOfZ, GradMode mode) {
+    void backward(int n, Tensor dz, Tensor dv, Tensor z, GradMode mode) {
       conv.backwardWeight(n, bits, dv, mode);
       conv.backwardInput(n, da, dv);
       backend.approxSignBwd(
-          n, da, null, da, a, null, null, config.activationGradient(), mode, planner.workspace());
-      norm.backward(n, dz, da, z, alphaOfZ, mode);
+          n,
+          da,
+          null,
+          null,
+          da,
+          a,
+          null,
+          null,
+          null,
+          config.activationGradient(),
+          mode,
+          planner.workspace());
+      norm.backward(n, dz, da, z, mode);
     }
   }
 
@@ -92,9 +105,9 @@ final class XnorBlock implements Block {
     this.planner = planner;
     backend = planner.backend();
     in = input;
-    first = new Half(1, in.image(), stride, DType.F64);
+    first = new Half(1, in.image(), stride, null);
     Shape middle = first.v.shape();
-    second = new Half(2, Shape.of(middle.dim(1), middle.dim(2), K), 1, DType.I64);
+    second = new Half(2, Shape.of(middle.dim(1), middle.dim(2), K), 1, first.conv.alpha());
     shortcut = new Shortcut(planner, config, name, in, K, stride, false);
     out = Activation.keep(planner, second.v.shape(), null, shortcut.gradientSlot());
     dz = planner.outputGradient(middle);
@@ -103,10 +116,8 @@ final class XnorBlock implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    first.norm.prepareReal(n, in.real(), pass);
-    first.forward(n, in.real(), pass == Pass.TRAIN ? second.norm.sums() : null);
-    second.norm.prepare(n, first.v, first.conv.alpha(), pass);
-    second.forward(n, first.v, null);
+    first.forward(n, in.real(), pass == Pass.TRAIN ? second.norm.sums() : null, pass);
+    second.forward(n, first.v, null, pass);
     shortcut.forward(n, pass);
     backend.batchNormApply(
         n,
@@ -114,6 +125,7 @@ final class XnorBlock implements Block {
         null,
         second.v,
         second.conv.scaleOnly(),
+        null,
         shortcut.value(),
         shortcut.affine(),
         null,
@@ -124,8 +136,8 @@ final class XnorBlock implements Block {
   public void backward(int n, GradMode mode) {
     Tensor dy = out.gradient();
     shortcut.backward(n, dy, mode);
-    second.backward(n, dz, dy, first.v, first.conv.alpha(), mode);
-    first.backward(n, first.da, dz, in.real(), null, mode);
+    second.backward(n, dz, dy, first.v, mode);
+    first.backward(n, first.da, dz, in.real(), mode);
     backend.activationBwd(
         n, in.gradient(), first.da, in.real(), in.gradient(), ActivationKind.IDENTITY, 0);
   }

@@ -1,8 +1,9 @@
 package bireal.optim;
 
 import bireal.backend.Backend;
-import bireal.backend.Segments;
 import bireal.backend.StepState;
+import bireal.backend.Update;
+import bireal.backend.UpdateSpec;
 import bireal.tensor.Tensor;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -17,26 +18,17 @@ import java.util.function.Function;
 public final class Optimizer implements AutoCloseable {
   private final Backend backend;
   private final OptimizerConfig config;
-  private final Tensor parameters;
-  private final Tensor gradients;
   private final Map<String, Tensor> moments = new LinkedHashMap<>();
-  private final Segments segments;
+  private final Update update;
 
   /**
    * Reserves the moments with {@code flat}, which makes a buffer like the parameters' of the given
    * name.
    */
   public Optimizer(
-      Backend backend,
-      OptimizerConfig config,
-      Tensor parameters,
-      Tensor gradients,
-      Function<String, Tensor> flat,
-      List<Segments.Segment> trained) {
+      Backend backend, OptimizerConfig config, Function<String, Tensor> flat, UpdateSpec spec) {
     this.backend = backend;
     this.config = config;
-    this.parameters = parameters;
-    this.gradients = gradients;
     List<String> names =
         switch (config.type()) {
           case ADAM -> List.of("exp_avg", "exp_avg_sq");
@@ -45,7 +37,7 @@ public final class Optimizer implements AutoCloseable {
     for (String name : names) {
       moments.put(name, flat.apply(name));
     }
-    segments = new Segments(backend, trained, parameters.shape().count());
+    update = backend.planUpdate(spec);
   }
 
   public OptimizerConfig config() {
@@ -57,34 +49,31 @@ public final class Optimizer implements AutoCloseable {
     return moments;
   }
 
-  /** One update. */
-  public void step(StepState step) {
+  /**
+   * The end of a step: judges the gradients, updates the parameters and what is derived from them,
+   * and lets the running statistics follow; {@code workspace} is for {@link Backend#finiteNorm}.
+   */
+  public void step(StepState step, int microBatchCount, Tensor workspace) {
+    backend.finiteNorm(update, step, workspace);
     switch (config.type()) {
       case ADAM ->
           backend.adam(
-              parameters,
+              update,
               moments.get("exp_avg"),
               moments.get("exp_avg_sq"),
-              gradients,
-              segments,
               step,
               config.beta1(),
               config.beta2(),
               config.eps());
       case SGD ->
           backend.sgd(
-              parameters,
-              moments.get("momentum_buffer"),
-              gradients,
-              segments,
-              step,
-              config.momentum(),
-              config.form());
+              update, moments.get("momentum_buffer"), step, config.momentum(), config.form());
     }
+    backend.batchNormCommit(update, step, microBatchCount);
   }
 
   @Override
   public void close() {
-    segments.close();
+    update.close();
   }
 }

@@ -13,6 +13,7 @@ import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.util.ArrayList;
 import java.util.List;
 
 /**
@@ -24,7 +25,7 @@ public final class NativeLibrary {
   /**
    * Must equal kAbi in native/jni/library_jni.cpp; raised with every change of a native signature.
    */
-  public static final int ABI = 2;
+  public static final int ABI = 3;
 
   /** System property that names the library file. */
   public static final String OVERRIDE = "bireal.library";
@@ -34,7 +35,14 @@ public final class NativeLibrary {
   /** Load order: each needs the ones before it. */
   private static final List<String> FILES = List.of("libgomp.so.1", "libdnnl.so.3", "libbireal.so");
 
-  private static boolean loaded;
+  /** For the CUDA backend, which loads them by itself: {@link #folder}. */
+  private static final List<String> JCUDA =
+      List.of(
+          "libJCudaDriver-12.6.0-linux-x86_64.so",
+          "libJCublas2-12.6.0-linux-x86_64.so",
+          "libJCudnn-12.6.0-linux-x86_64.so");
+
+  private static Path library;
 
   private NativeLibrary() {}
 
@@ -42,15 +50,15 @@ public final class NativeLibrary {
    * Loads the library; later calls do nothing. Throws NativeException naming file, system and fix.
    */
   public static synchronized void load() {
-    if (loaded) {
+    if (library != null) {
       return;
     }
     String override = System.getProperty(OVERRIDE);
-    Path library = override != null ? Path.of(override).toAbsolutePath() : locate();
-    if (!Files.isRegularFile(library)) {
+    Path file = override != null ? Path.of(override).toAbsolutePath() : locate();
+    if (!Files.isRegularFile(file)) {
       throw new NativeException(
           "native library "
-              + library
+              + file
               + " does not exist ("
               + system()
               + "); "
@@ -59,11 +67,11 @@ public final class NativeLibrary {
                   : "build it with 'mvn package'"));
     }
     try {
-      System.load(library.toString());
+      System.load(file.toString());
     } catch (UnsatisfiedLinkError e) {
       throw new NativeException(
           "cannot load native library "
-              + library
+              + file
               + " ("
               + system()
               + "): "
@@ -75,14 +83,20 @@ public final class NativeLibrary {
     if (abi != ABI) {
       throw new NativeException(
           "native library "
-              + library
+              + file
               + " has ABI "
               + abi
               + " but these classes need "
               + ABI
               + ": both must come from one build; run 'mvn package'");
     }
-    loaded = true;
+    library = file;
+  }
+
+  /** Where the library that is loaded lies, with JCuda's natives beside it. */
+  public static synchronized Path folder() {
+    load();
+    return library.getParent();
   }
 
   private static String system() {
@@ -113,7 +127,9 @@ public final class NativeLibrary {
    */
   private static Path unpack() throws IOException {
     StringBuilder key = new StringBuilder();
-    for (String file : FILES) {
+    List<String> files = new ArrayList<>(FILES);
+    files.addAll(JCUDA);
+    for (String file : files) {
       try (InputStream in = resource(file + ".SHA-256")) {
         key.append(new String(in.readAllBytes(), StandardCharsets.US_ASCII).strip(), 0, 12);
       }
@@ -127,7 +143,7 @@ public final class NativeLibrary {
     if (!Files.isDirectory(folder)) {
       Files.createDirectories(folder.getParent());
       Path partial = Files.createTempDirectory(folder.getParent(), "partial-");
-      for (String file : FILES) {
+      for (String file : files) {
         try (InputStream in = resource(file)) {
           Files.copy(in, partial.resolve(file), StandardCopyOption.REPLACE_EXISTING);
         }
@@ -140,7 +156,7 @@ public final class NativeLibrary {
         if (!Files.isDirectory(folder)) {
           throw e; // not the harmless race of two processes
         }
-        for (String file : FILES) {
+        for (String file : files) {
           Files.deleteIfExists(partial.resolve(file));
         }
         Files.deleteIfExists(partial);

@@ -9,7 +9,11 @@ public enum DType {
   I64(4, 8),
   U8(5, 1),
   /** Packed signs, 32 channels a word (native/core/bits.h); the shape counts channels. */
-  BITS(6, 4);
+  BITS(6, 4),
+  /** IEEE half precision. */
+  F16(7, 2),
+  /** bfloat16: the upper half of F32. */
+  BF16(8, 2);
 
   /** Channels in a packed word. */
   public static final int WORD_BITS = 32;
@@ -20,6 +24,11 @@ public enum DType {
   DType(int code, int elementBytes) {
     this.code = code;
     this.elementBytes = elementBytes;
+  }
+
+  /** Whether it can hold activations and their gradients. */
+  public boolean real() {
+    return this == F32 || this == F16 || this == BF16;
   }
 
   /** Bytes of a dense tensor of this type: packed types round the innermost axis up to words. */

@@ -57,11 +57,12 @@ public final class Evaluator {
             0,
             BatchLoader.Position.START)) {
       for (MicroBatch batch = loader.next(); batch != null; batch = loader.next()) {
-        input.load(batch);
+        input.upload(batch);
+        input.load();
         network.forward(batch.images(), Pass.EVALUATE);
         backend.softmaxXent(
             batch.images(),
-            network.planner().step().metrics(),
+            network.planner().step(),
             null,
             network.logits(),
             network.labels(),

@@ -13,7 +13,7 @@ import java.util.List;
 
 /**
  * Brings uint8 micro-batches of one dataset into a network: upload, crop, flip, normalisation
- * (native/ops/image).
+ * (native/ops/image). On a GPU the upload of the next one travels while the last one is at work.
  */
 final class ImageInput {
   private final Network network;
@@ -21,11 +21,13 @@ final class ImageInput {
   private final ImageSpec spec;
   private final Tensor pixels;
   private final Tensor crops;
+  private final Tensor labels;
   private final Tensor mean;
   private final Tensor std;
   private final double[] meanValues;
   private final double[] stdValues;
   private boolean written;
+  private int images;
 
   /** Plans its buffers; before the network's memory is allocated. */
   ImageInput(Network network, ImageSpec spec, List<Double> mean, List<Double> std) {
@@ -36,22 +38,31 @@ final class ImageInput {
     int n = planner.maxImages();
     this.pixels = planner.persist(Shape.of(n, spec.H0(), spec.W0(), spec.C()), DType.U8);
     this.crops = planner.persist(Shape.of(n, 3), DType.I32);
+    this.labels = planner.persist(Shape.of(n), DType.I32);
     this.mean = planner.persist(Shape.of(spec.C()), DType.F64);
     this.std = planner.persist(Shape.of(spec.C()), DType.F64);
     this.meanValues = mean.stream().mapToDouble(Double::doubleValue).toArray();
     this.stdValues = std.stream().mapToDouble(Double::doubleValue).toArray();
   }
 
-  /** Fills the network's input and labels with the images of {@code batch}. */
-  void load(MicroBatch batch) {
+  /** Starts to bring {@code batch}, whose buffers may change when this returns. */
+  void upload(MicroBatch batch) {
     if (!written) {
       Tensors.write(backend, mean, meanValues);
       Tensors.write(backend, std, stdValues);
       written = true;
     }
-    backend.write(pixels, batch.pixels());
-    backend.write(crops, batch.crops());
-    backend.write(network.labels(), batch.labels());
-    backend.imageNormalize(spec, batch.images(), network.input(), pixels, crops, mean, std);
+    backend.upload(pixels, batch.pixels());
+    backend.upload(crops, batch.crops());
+    backend.upload(labels, batch.labels());
+    images = batch.images();
+  }
+
+  /** Fills the network's input and labels with the images that were uploaded last. */
+  void load() {
+    backend.awaitUploads();
+    backend.imageNormalize(spec, images, network.input(), pixels, crops, mean, std);
+    backend.copy(network.labels(), labels);
+    backend.releaseUploads();
   }
 }

@@ -25,6 +25,7 @@ import java.util.TreeMap;
  * @param bestTop1Percent of the test images, {@link #NO_BEST} before the first evaluation
  * @param bestStep the step that reached it; -1 before the first evaluation
  * @param gradientFallbacks see {@link bireal.backend.Gradient}
+ * @param lossScale see {@link TrainStep#lossScale}
  * @param trajectory every setting that the numbers depend on, by key
  */
 public record RunState(
@@ -39,6 +40,7 @@ public record RunState(
     double bestTop1Percent,
     long bestStep,
     long gradientFallbacks,
+    List<Double> lossScale,
     Map<String, String> trajectory) {
   static final double NO_BEST = -1;
 
@@ -72,6 +74,12 @@ public record RunState(
     put(json.putObject("epoch_so_far"), epochSoFar);
     put(json.putObject("last_evaluation"), lastEvaluation);
     json.put("evaluation_due", evaluationDue).put("gradient_fallbacks", gradientFallbacks);
+    if (!lossScale.isEmpty()) {
+      ArrayNode scale = json.putArray("loss_scale");
+      for (Double value : lossScale) {
+        scale.add(Double.toHexString(value));
+      }
+    }
     ObjectNode settings = json.putObject("config");
     new TreeMap<>(trajectory).forEach(settings::put);
     return json;
@@ -155,6 +163,7 @@ public record RunState(
         best.doubleValue(),
         bestStep.longValue(),
         reader.count(json, "", "gradient_fallbacks"),
+        reader.lossScale(json),
         trajectory);
   }
 
@@ -179,6 +188,34 @@ public record RunState(
         throw bad(place + key, quote(value.toString()), "a whole number in 0..2^63-1");
       }
       return value.longValue();
+    }
+
+    List<Double> lossScale(ObjectNode json) {
+      if (!json.has("loss_scale")) {
+        return List.of();
+      }
+      JsonNode list = json.path("loss_scale");
+      List<Double> values = new ArrayList<>();
+      for (int i = 0; i < list.size(); i++) {
+        try {
+          values.add(Double.parseDouble(list.path(i).asText()));
+        } catch (NumberFormatException e) {
+          values.add(Double.NaN);
+        }
+      }
+      // Scale and what undoes it lie in [2^-24, 2^24]; the counters are whole numbers.
+      boolean good = values.size() == 4;
+      for (int i = 0; good && i < 4; i++) {
+        double value = values.get(i);
+        good =
+            i < 2
+                ? value >= 0x1p-24 && value <= 0x1p24
+                : value >= 0 && value == Math.rint(value) && value < 0x1p53;
+      }
+      if (!good) {
+        throw bad("loss_scale", quote(list.toString()), "scale, 1/scale and two counts");
+      }
+      return values;
     }
 
     Metrics metrics(ObjectNode json, String key) {

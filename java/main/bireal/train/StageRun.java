@@ -12,6 +12,7 @@ import bireal.tensor.Rng;
 import bireal.tensor.Scope;
 import bireal.tensor.Shape;
 import java.nio.file.Path;
+import java.util.List;
 
 /**
  * One stage at work: its network, planned for training, and what feeds it. Planning it finds what
@@ -30,6 +31,11 @@ final class StageRun implements AutoCloseable {
   private final long stepsPerEpoch;
   private BatchLoader loader;
 
+  /** The coming micro-batch, on its way to the backend. */
+  private MicroBatch next;
+
+  private boolean uploaded;
+
   /** Datasets of a stage. */
   record Images(Dataset train, Dataset test) {}
 
@@ -46,7 +52,8 @@ final class StageRun implements AutoCloseable {
       stage.schedule().requireFits(stepsPerEpoch, config.epochs());
       imageSpec = Datasets.imageSpec(stage.data(), images);
       Shape image = Shape.of(imageSpec.H(), imageSpec.W(), imageSpec.C());
-      Planner planner = new Planner(backend, config.microBatch(), config.gradient());
+      Planner planner =
+          new Planner(backend, config.microBatch(), config.precision().real, config.gradient());
       network = opened.add(new Network(stage.model(), image, planner));
       boolean taught = stage.teacher().isPresent();
       step =
@@ -129,6 +136,7 @@ final class StageRun implements AutoCloseable {
   void initialize(long seed, WeightTransfer.Source previous, boolean resumed) {
     StartConfig start = stage.start();
     network.initialize(seed);
+    step.startLossScale(List.of());
     if (resumed || start.from().equals(StartConfig.NOTHING)) {
       return;
     }
@@ -164,22 +172,34 @@ final class StageRun implements AutoCloseable {
                 BatchLoader.Position.at(done, stepsPerEpoch)));
   }
 
-  /** Step {@code number} (from 1) of this stage. */
-  void train(long number, double lr) {
+  /** Step {@code number} (from 1) of this stage; {@code last}: none follows. */
+  void train(long number, double lr, boolean last) {
     step.begin(number, lr);
-    MicroBatch batch;
+    if (!uploaded) {
+      upload();
+    }
+    boolean more;
     do {
-      batch = loader.next();
-      input.load(batch);
+      int images = next.images();
+      int batchImages = next.batchImages();
+      more = next.microIndex() + 1 < next.microCount();
+      input.load();
+      uploaded = false;
       if (teacherOrNull != null) {
-        network
-            .planner()
-            .backend()
-            .copy(step.teacherLogits(), teacherOrNull.logits(batch.images()));
+        network.planner().backend().copy(step.teacherLogits(), teacherOrNull.logits(images));
       }
-      step.microBatch(batch.images(), batch.batchImages());
-    } while (batch.microIndex() + 1 < batch.microCount());
+      step.microBatch(images, batchImages);
+      if (more || !last) { // while this one is at work
+        upload();
+      }
+    } while (more);
     step.finish();
+  }
+
+  private void upload() {
+    next = loader.next();
+    input.upload(next);
+    uploaded = true;
   }
 
   /** Rate of step {@code number} (from 1). */

@@ -24,7 +24,9 @@ public final class Teacher implements AutoCloseable {
     this.backend = student.planner().backend();
     this.network =
         new Network(
-            config.model(), image, new Planner(backend, student.planner().maxImages(), null));
+            config.model(),
+            image,
+            new Planner(backend, student.planner().maxImages(), student.planner().real(), null));
     student.planner().include("teacher", network.planner());
   }
 

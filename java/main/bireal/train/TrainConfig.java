@@ -1,6 +1,7 @@
 package bireal.train;
 
 import bireal.backend.Gradient;
+import bireal.backend.Precision;
 
 /**
  * Length and bookkeeping of a run.
@@ -10,6 +11,7 @@ import bireal.backend.Gradient;
  * @param microBatch images of one forward and backward pass; a step accumulates ceil(batch /
  *     microBatch) of them
  * @param gradient arithmetic of the binary convolutions' backward passes
+ * @param precision type of activations and their gradients
  * @param labelSmoothing share of the target spread over all classes, [0, 1)
  * @param evaluateEveryEpochs evaluation on the test images; the last epoch always ends with one
  * @param checkpointEverySteps 0: at the end of each epoch
@@ -22,6 +24,7 @@ public record TrainConfig(
     int batch,
     int microBatch,
     Gradient gradient,
+    Precision precision,
     double labelSmoothing,
     int evaluateEveryEpochs,
     int checkpointEverySteps,

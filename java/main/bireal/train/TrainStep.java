@@ -2,19 +2,20 @@ package bireal.train;
 
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
-import bireal.backend.Segments;
 import bireal.backend.StepState;
+import bireal.backend.Tensors;
+import bireal.backend.UpdateSpec;
 import bireal.nn.Network;
 import bireal.nn.Parameter;
 import bireal.nn.Pass;
 import bireal.nn.Planner;
 import bireal.optim.Optimizer;
 import bireal.optim.OptimizerConfig;
-import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -33,8 +34,17 @@ public final class TrainStep implements AutoCloseable {
   private final ByteBuffer scalars = ByteBuffer.allocateDirect(32).order(ByteOrder.LITTLE_ENDIAN);
   private final Metrics metrics = new Metrics();
   private double gradNorm;
+  private long skippedSteps;
   private int microBatchCount;
   private long number;
+
+  // Arguments of what a GPU records and replays; their work is made once, as a step allocates
+  // nothing.
+  private int n;
+  private int batchImages;
+  private GradMode mode = GradMode.OVERWRITE;
+  private final Runnable microBatchWork = this::runMicroBatch;
+  private final Runnable updateWork = this::runUpdate;
 
   /**
    * Plans the moments into the network's planner, so the network's memory must not be allocated
@@ -59,25 +69,23 @@ public final class TrainStep implements AutoCloseable {
     Planner planner = network.planner();
     backend = planner.backend();
     state = planner.step();
-    teacherLogits = soft ? planner.keep(network.logits().shape(), DType.F32) : null;
+    teacherLogits = soft ? planner.keep(network.logits().shape(), planner.real()) : null;
     optimizer =
         new Optimizer(
             backend,
             optimizerConfig,
-            planner.flatParameters(),
-            planner.flatGradients(),
             planner::flatLike,
-            segments(planner.parameters(), optimizerConfig));
+            planner.updateSpec(segments(planner.parameters(), optimizerConfig)));
   }
 
   /**
    * Parameters that are not frozen, each with its decay, in the order of the flat buffer (the last
    * parameter first).
    */
-  private static List<Segments.Segment> segments(
+  private static List<UpdateSpec.Segment> segments(
       List<Parameter> parameters, OptimizerConfig config) {
     NamePatterns frozen = new NamePatterns("optimizer.frozen", config.frozen());
-    List<Segments.Segment> segments = new ArrayList<>();
+    List<UpdateSpec.Segment> segments = new ArrayList<>();
     for (int i = parameters.size() - 1; i >= 0; i--) {
       Parameter parameter = parameters.get(i);
       if (frozen.matches(parameter.name())) {
@@ -86,7 +94,7 @@ public final class TrainStep implements AutoCloseable {
       boolean decays =
           config.decayed().includes(parameter.name(), parameter.publishedDims().length);
       segments.add(
-          new Segments.Segment(
+          new UpdateSpec.Segment(
               parameter.value().offsetBytes() / Float.BYTES,
               parameter.shape().count(),
               decays ? config.weightDecay() : 0));
@@ -110,6 +118,36 @@ public final class TrainStep implements AutoCloseable {
     return optimizer;
   }
 
+  /**
+   * Loss scale and its counters as {@link StepState} orders them; empty where gradients are F32. A
+   * checkpoint keeps them.
+   */
+  public List<Double> lossScale() {
+    return state.lossScaleOrNull() == null
+        ? List.of()
+        : Arrays.stream(Tensors.doubles(backend, state.lossScaleOrNull())).boxed().toList();
+  }
+
+  /**
+   * Once the memory is allocated: {@code saved} of {@link #lossScale}, or, where that is empty, the
+   * values to start with (65536, doubled after 2000 finite steps, as PyTorch's GradScaler).
+   */
+  public void startLossScale(List<Double> saved) {
+    if (state.lossScaleOrNull() != null) {
+      Tensors.write(
+          backend,
+          state.lossScaleOrNull(),
+          saved.isEmpty()
+              ? new double[] {65536, 1 / 65536.0, 0, 2000}
+              : saved.stream().mapToDouble(Double::doubleValue).toArray());
+    }
+  }
+
+  /** Steps of this process whose gradient overflowed, so that only the loss scale changed. */
+  public long skippedSteps() {
+    return skippedSteps;
+  }
+
   /** Starts step {@code number} (from 1) with learning rate {@code lr}. */
   public void begin(long number, double lr) {
     this.number = number;
@@ -123,11 +161,18 @@ public final class TrainStep implements AutoCloseable {
    * accumulate.
    */
   public void microBatch(int n, int batchImages) {
-    GradMode mode = microBatchCount == 0 ? GradMode.OVERWRITE : GradMode.ACCUMULATE;
+    this.n = n;
+    this.batchImages = batchImages;
+    mode = microBatchCount == 0 ? GradMode.OVERWRITE : GradMode.ACCUMULATE;
+    backend.replay(microBatchWork, ((long) batchImages << 32) | ((long) n << 1) | mode.code);
+    microBatchCount++;
+  }
+
+  private void runMicroBatch() {
     network.forward(n, Pass.TRAIN);
     backend.softmaxXent(
         n,
-        state.metrics(),
+        state,
         network.logitsGradient(),
         network.logits(),
         network.labels(),
@@ -138,26 +183,37 @@ public final class TrainStep implements AutoCloseable {
         mode,
         network.planner().workspace());
     network.backward(n, mode);
-    microBatchCount++;
+  }
+
+  private void runUpdate() {
+    optimizer.step(state, microBatchCount, network.planner().workspace());
   }
 
   /**
-   * Applies the step: gradient rules, the finiteness check, the optimizer, running statistics, new
-   * weight bits. Throws {@link NonFiniteException}, with weights, moments and statistics as they
-   * were, if loss or gradient is not finite.
+   * Applies the step: gradient rules, the finiteness check, the optimizer with new weight bits,
+   * running statistics. Throws {@link NonFiniteException}, with weights, moments and statistics as
+   * they were, if loss or gradient is not finite.
    */
   public void finish() {
-    network.applyWeightGradientRules();
-    backend.finiteNorm(state, network.planner().flatGradients(), network.planner().workspace());
-    optimizer.step(state);
-    network.commitStatistics(microBatchCount);
-    network.refresh();
+    backend.replay(updateWork, microBatchCount);
     metrics.read(backend, state, scalars);
     backend.read(scalars.clear(), state.state());
     gradNorm = scalars.getDouble(StepState.GRAD_NORM * Double.BYTES);
     if (scalars.getDouble(StepState.NONFINITE * Double.BYTES) != 0) {
-      throw new NonFiniteException(number, metrics.loss(), gradNorm);
+      if (!overflowed()) {
+        throw new NonFiniteException(number, metrics.loss(), gradNorm);
+      }
+      skippedSteps++;
     }
+  }
+
+  /** Whether only the scale made the gradient infinite; it is smaller now. */
+  private boolean overflowed() {
+    if (state.lossScaleOrNull() == null || !Double.isFinite(metrics.loss())) {
+      return false;
+    }
+    backend.read(scalars.clear(), state.lossScaleOrNull());
+    return scalars.getDouble(StepState.UNSCALE * Double.BYTES) < 1;
   }
 
   /** Sums over the images of the last finished step; overwritten by the next one. */
@@ -172,6 +228,8 @@ public final class TrainStep implements AutoCloseable {
 
   @Override
   public void close() {
+    backend.forget(microBatchWork);
+    backend.forget(updateWork);
     optimizer.close();
   }
 }

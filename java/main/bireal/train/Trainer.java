@@ -1,6 +1,7 @@
 package bireal.train;
 
 import bireal.backend.Backend;
+import bireal.backend.StepState;
 import bireal.data.DataConfig;
 import bireal.data.Datasets;
 import bireal.data.Split;
@@ -316,7 +317,7 @@ public final class Trainer implements AutoCloseable {
       }
       long number = done - firstStep + 1;
       double lr = run.lr(number);
-      run.train(number, lr);
+      run.train(number, lr, number == stageSteps);
       done++;
       record(lr);
       if (!evaluationDue && checkpointDue()) {
@@ -394,12 +395,18 @@ public final class Trainer implements AutoCloseable {
     progress.step(done, last, epochSoFar, lr);
     long stageStep = stageStep();
     if (stageStep % config.logEverySteps() == 0 || stageStep % stepsPerEpoch == 0) {
-      log(
-          "train",
+      ObjectNode fields =
           fields(window)
               .put("lr", lr)
               .put("grad_norm", run.step().gradNorm())
-              .put("gradient_fallbacks", gradientFallbacks()));
+              .put("gradient_fallbacks", gradientFallbacks());
+      List<Double> scale = run.step().lossScale();
+      if (!scale.isEmpty()) {
+        fields
+            .put("loss_scale", scale.get(StepState.SCALE))
+            .put("skipped_steps", run.step().skippedSteps());
+      }
+      log("train", fields);
       window.clear();
     }
     if (stageStep % stepsPerEpoch == 0) {
@@ -493,6 +500,7 @@ public final class Trainer implements AutoCloseable {
             bestTop1Percent,
             bestStep,
             gradientFallbacks(),
+            run.step().lossScale(),
             setup.trajectory());
     lastCheckpoint =
         checkpoints.save(
@@ -560,6 +568,7 @@ public final class Trainer implements AutoCloseable {
     bestTop1Percent = state.bestTop1Percent();
     bestStep = state.bestStep();
     earlierFallbacks = state.gradientFallbacks();
+    run.step().startLossScale(state.lossScale());
     finished.addAll(state.stagesBefore());
     lastCheckpoint = checkpoint.folder();
     savedStep = done;

@@ -67,8 +67,8 @@ class ConfigErrorsTest {
         wrong(
             "name: test",
             "name: test\nzzzzzzzzzz: 3",
-            ":2:1: zzzzzzzzzz is not a known key; known here: name, seed, backend, threads,"
-                + " runs_folder, model, start, teacher, data, optimizer, schedule, train, stages"),
+            ":2:1: zzzzzzzzzz is not a known key; known here: name, seed, backend, device,"
+                + " cuda_graphs, threads, runs_folder, model, start, teacher, data, optimizer, schedule, train, stages"),
         wrong(
             "  depth: 18",
             "  depth: 18\n  extends: a.yaml",
@@ -186,8 +186,8 @@ class ConfigErrorsTest {
                 + " 'FASHION_MNIST'"),
         wrong(
             "name: test",
-            "name: test\nbackend: cuda",
-            ":2:10: backend must be one of: cpu, reference; got 'cuda'"),
+            "name: test\nbackend: gpu",
+            ":2:10: backend must be one of: cpu, cuda, auto, reference; got 'gpu'"),
         // Out of range: refused by the record that owns the key.
         wrong("  epochs: 1", "  epochs: 0", ":17:11: train.epochs must be >= 1, got 0"),
         wrong(

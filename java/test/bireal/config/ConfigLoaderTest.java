@@ -368,7 +368,15 @@ class ConfigLoaderTest {
     assertEquals(ConfigLoader.resolvedYaml(config), ConfigLoader.resolvedYaml(config));
     assertTrue(
         ConfigLoader.resolvedYaml(config)
-            .startsWith("name: \"quickstart\"\nseed: 0\nbackend: cpu\nthreads: 0\n"));
+            .startsWith(
+                """
+                name: "quickstart"
+                seed: 0
+                backend: cpu
+                device: 0
+                cuda_graphs: true
+                threads: 0
+                """));
   }
 
   private void assertRoundTrip(RunConfig config) throws IOException {

@@ -10,6 +10,8 @@ import bireal.backend.GradMode;
 import bireal.backend.Gradient;
 import bireal.backend.StepState;
 import bireal.backend.Tensors;
+import bireal.backend.Update;
+import bireal.backend.UpdateSpec;
 import bireal.backend.WeightGradient;
 import bireal.backend.cpu.CpuBackend;
 import bireal.tensor.DType;
@@ -145,8 +147,16 @@ class GradientTest {
       made.put("y", readImages(backend, output.real(), in.n));
       writeImages(backend, output.gradient(), in.n, in.dy);
       block.backward(in.n, GradMode.OVERWRITE);
-      planner.owned().forEach(Layer::applyWeightGradientRule);
-      planner.owned().forEach(layer -> layer.commitStatistics(1));
+      for (Layer layer : planner.owned()) {
+        UpdateSpec.BinaryParameter binary = layer.binaryParameter();
+        if (binary != null) {
+          backend.weightGradient(binary.gradient(), binary.w(), binary.alpha(), binary.rule());
+        }
+      }
+      try (Update update =
+          backend.planUpdate(planner.updateSpec(List.of(new UpdateSpec.Segment(0, 1, 0))))) {
+        backend.batchNormCommit(update, planner.step(), 1);
+      }
       made.put("dx", readImages(backend, input.gradient(), in.n));
       for (Parameter parameter : planner.parameters()) {
         float[] gradient = Tensors.floats(backend, parameter.gradient());
@@ -991,7 +1001,7 @@ class GradientTest {
         .backend()
         .softmaxXent(
             n,
-            planner.step().metrics(),
+            planner.step(),
             network.logitsGradient(),
             network.logits(),
             network.labels(),
@@ -1123,7 +1133,7 @@ class GradientTest {
         .backend()
         .softmaxXent(
             2,
-            planner.step().metrics(),
+            planner.step(),
             null,
             network.logits(),
             network.labels(),

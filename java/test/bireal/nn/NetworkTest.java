@@ -10,6 +10,8 @@ import bireal.backend.Backend;
 import bireal.backend.GradMode;
 import bireal.backend.Gradient;
 import bireal.backend.Tensors;
+import bireal.backend.Update;
+import bireal.backend.UpdateSpec;
 import bireal.backend.WeightGradient;
 import bireal.backend.cpu.CpuBackend;
 import bireal.tensor.Rng;
@@ -158,8 +160,10 @@ class NetworkTest {
         Tensors.write(backend, net.logitsGradient(), logits); // of half their square
         net.backward(n, mode);
       }
-      net.applyWeightGradientRules();
-      net.commitStatistics(2);
+      try (Update update =
+          backend.planUpdate(net.planner().updateSpec(List.of(new UpdateSpec.Segment(0, 1, 0))))) {
+        backend.batchNormCommit(update, net.planner().step(), 2);
+      }
       for (Parameter parameter : net.planner().parameters()) {
         made.put("d " + parameter.name(), net.publishedGradient(parameter));
       }

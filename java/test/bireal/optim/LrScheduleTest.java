@@ -6,10 +6,10 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bireal.backend.Backend;
-import bireal.backend.Segments;
 import bireal.backend.SgdForm;
 import bireal.backend.StepState;
 import bireal.backend.Tensors;
+import bireal.backend.UpdateSpec;
 import bireal.backend.cpu.CpuBackend;
 import bireal.tensor.Buffer;
 import bireal.tensor.DType;
@@ -253,15 +253,19 @@ class LrScheduleTest {
           new Optimizer(
               backend,
               config,
-              parameter,
-              gradient,
               name -> momentum,
-              List.of(new Segments.Segment(0, 1, 0)))) {
+              new UpdateSpec(
+                  parameter,
+                  gradient,
+                  List.of(new UpdateSpec.Segment(0, 1, 0)),
+                  List.of(),
+                  List.of(),
+                  0.1))) {
         float before = 0;
         for (int step = 0; step < moved.length; step++) {
           double lr = config.lr() * schedule.at(step, 1, 4);
           Tensors.write(backend, state.state(), new double[] {lr, step + 1, 0, 0});
-          optimizer.step(state);
+          optimizer.step(state, 1, new Tensor(memory, 320, Shape.of(64), DType.U8));
           float now = Tensors.floats(backend, parameter)[0];
           moved[step] = before - now;
           before = now;

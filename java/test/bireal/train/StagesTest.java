@@ -10,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.Gradient;
+import bireal.backend.Precision;
 import bireal.backend.SgdForm;
 import bireal.backend.WeightGradient;
 import bireal.backend.cpu.CpuBackend;
@@ -113,6 +114,7 @@ class StagesTest {
         batch,
         4,
         Gradient.FIXED16,
+        Precision.FP32,
         smoothing,
         1,
         2,

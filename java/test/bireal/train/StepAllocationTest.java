@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.Gradient;
+import bireal.backend.Precision;
 import bireal.backend.SgdForm;
 import bireal.backend.WeightGradient;
 import bireal.backend.cpu.CpuBackend;
@@ -92,6 +93,7 @@ class StepAllocationTest {
             20,
             8,
             gradient,
+            Precision.FP32,
             0.1,
             1,
             1_000_000,

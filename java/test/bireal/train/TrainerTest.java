@@ -10,6 +10,7 @@ import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.GradMode;
 import bireal.backend.Gradient;
+import bireal.backend.Precision;
 import bireal.backend.SgdForm;
 import bireal.backend.Tensors;
 import bireal.backend.WeightGradient;
@@ -96,6 +97,7 @@ class TrainerTest {
             batch,
             microBatch,
             Gradient.FIXED16,
+            Precision.FP32,
             0.1,
             1,
             checkpointEvery,
@@ -419,6 +421,7 @@ class TrainerTest {
                 t.batch(),
                 t.microBatch(),
                 t.gradient(),
+                t.precision(),
                 t.labelSmoothing(),
                 t.evaluateEveryEpochs(),
                 t.checkpointEverySteps(),

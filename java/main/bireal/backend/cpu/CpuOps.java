@@ -1,16 +1,14 @@
 package bireal.backend.cpu;
 
+import bireal.backend.Ops;
+
 /**
  * Every native method of the CPU and reference backends; primitives only, addresses as long.
- * Unchecked: {@link CpuBackend} is the only caller and checks device, type, shape and open state
- * first. {@code context} is the pointer of {@link CpuBackend}'s handle, {@code plan} that of a
- * plan; a null address is 0.
+ * Unchecked: {@link CpuBackend} and its plans are the only callers. {@code context} is the pointer
+ * of {@link CpuBackend}'s handle, {@code plan} that of a plan; a null address is 0. Real values are
+ * F32, whatever {@code type} says: the backend plans no others.
  */
-final class CpuOps {
-  private CpuOps() {}
-
-  // Contexts and plans.
-
+final class CpuOps implements Ops {
   /** {@code isa} is a code of {@link Isa}, or -1 for BIREAL_ISA or the best of this machine. */
   static native long createContext(int threadCount, int isa, boolean reference);
 
@@ -58,37 +56,6 @@ final class CpuOps {
 
   static native void destroyLinear(long plan);
 
-  // sign_pack, weight_binarize, approx_sign
-
-  static native void signPackFwd(
-      long context, long bits, long x, long threshold, long rows, long c);
-
-  static native void weightBinarizeFwd(
-      long context, long bits, long alpha, long w, long k, long taps, long c);
-
-  static native void weightGradient(
-      long context, long g, long w, long alpha, long k, long taps, long c, int rule);
-
-  static native void signUnpackFwd(long context, long x, long bits, long rows, long c);
-
-  static native long approxSignWorkspaceBytes(long c);
-
-  static native void approxSignBwd(
-      long context,
-      long dx,
-      long dthreshold,
-      long db,
-      long x,
-      long threshold,
-      long shortcut,
-      long rows,
-      long c,
-      int kind,
-      int mode,
-      long workspace);
-
-  // binary_conv
-
   static native void binaryConvPrepare(long plan, long prepared, long w);
 
   static native void binaryConvFwd(
@@ -100,26 +67,6 @@ final class CpuOps {
   static native void binaryConvBwdWeight(
       long plan, long dw, long x, long dz, long n, int mode, long workspace);
 
-  // batch_norm
-
-  static native long batchNormWorkspaceBytes(long c);
-
-  static native void batchNormSums(
-      long context, long sums, long v, int vType, long rows, long c, long workspace);
-
-  static native void batchNormStatistics(
-      long stats,
-      long affine,
-      long runningSums,
-      long sums,
-      boolean integerSums,
-      long alpha,
-      long gamma,
-      long beta,
-      long rows,
-      long c,
-      double eps);
-
   static native void batchNormCommit(
       long runningMean,
       long runningVar,
@@ -128,73 +75,6 @@ final class CpuOps {
       long c,
       long count,
       double momentum);
-
-  static native void batchNormInference(
-      long affine,
-      long runningMean,
-      long runningVar,
-      long alpha,
-      long gamma,
-      long beta,
-      long c,
-      double eps);
-
-  static native void batchNormApply(
-      long context,
-      long y,
-      long bits,
-      long v,
-      int vType,
-      long affine,
-      long shortcut,
-      long shortcutAffine,
-      long bias1,
-      long slope,
-      long bias2,
-      long threshold,
-      long rows,
-      long c);
-
-  static native void batchNormRPReluBwd(
-      long context,
-      long dz,
-      long sums,
-      long dbias1,
-      long dslope,
-      long dbias2,
-      long dy,
-      long v,
-      int vType,
-      long affine,
-      long shortcut,
-      long shortcutAffine,
-      long bias1,
-      long slope,
-      long bias2,
-      long rows,
-      long c,
-      int mode,
-      long workspace);
-
-  static native void batchNormBwdSums(
-      long context, long sums, long dy, long v, int vType, long rows, long c, long workspace);
-
-  static native void batchNormBwdCoefficients(
-      long coefficients,
-      long dgamma,
-      long dbeta,
-      long sums,
-      long stats,
-      long alpha,
-      long gamma,
-      long rows,
-      long c,
-      int mode);
-
-  static native void batchNormBwdApply(
-      long context, long dz, long dy, long v, int vType, long coefficients, long rows, long c);
-
-  // conv2d, linear
 
   static native void conv2dFwd(long plan, long y, long x, long w, long n, long workspace);
 
@@ -210,94 +90,6 @@ final class CpuOps {
 
   static native void linearBwdWeight(
       long plan, long dw, long dbias, long x, long dy, long n, int mode, long workspace);
-
-  // pool2d, activation
-
-  static native void maxPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  static native void avgPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  static native void maxPoolFwd(
-      long context,
-      long y,
-      long index,
-      long x,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  static native void maxPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long index,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  static native void avgPoolFwd(
-      long context,
-      long y,
-      long x,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  static native void avgPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  static native void activationFwd(long context, long y, long x, long count, int kind, float slope);
-
-  static native void activationBwd(
-      long context, long dx, long dy, long x, long shortcut, long count, int kind, float slope);
-
-  // softmax_xent, finite_norm, adam, sgd
-
-  static native long softmaxXentWorkspaceBytes(long n);
-
-  static native void softmaxXent(
-      long context,
-      long metrics,
-      long dlogits,
-      long logits,
-      long labels,
-      long teacherLogits,
-      double smoothing,
-      double temperature,
-      double gradientScale,
-      long n,
-      long k,
-      int mode,
-      long workspace);
-
-  static native long finiteNormWorkspaceBytes(long count);
 
   static native void finiteNorm(
       long context, long state, long g, long metrics, long count, long workspace);
@@ -326,13 +118,286 @@ final class CpuOps {
       double momentum,
       int form);
 
-  // image
+  // Ops.
 
-  static native void imageCheck(long n, long h0, long w0, long c, long h, long w, long pad);
+  @Override
+  public native void signPackFwd(
+      long context, long bits, long x, int type, long threshold, long rows, long c);
 
-  static native void imageNormalize(
+  @Override
+  public native void signUnpackFwd(long context, long x, int type, long bits, long rows, long c);
+
+  @Override
+  public native void weightBinarizeFwd(
+      long context, long bits, long alpha, long w, long k, long taps, long c);
+
+  @Override
+  public native void weightGradient(
+      long context, long g, long w, long alpha, long k, long taps, long c, int rule);
+
+  @Override
+  public native long approxSignWorkspaceBytes(long rows, long c);
+
+  @Override
+  public native void approxSignBwd(
+      long context,
+      long dx,
+      long dthreshold,
+      long sums,
+      long db,
+      long x,
+      int type,
+      long threshold,
+      long shortcut,
+      long v,
+      int vType,
+      long rows,
+      long c,
+      int kind,
+      int mode,
+      long workspace);
+
+  @Override
+  public native long batchNormSlices(long rows, long c);
+
+  @Override
+  public native long batchNormWorkspaceBytes(long rows, long c);
+
+  @Override
+  public native void batchNormSums(
+      long context, long sums, long v, int vType, long rows, long c, long workspace);
+
+  @Override
+  public native void batchNormStatistics(
+      long context,
+      long stats,
+      long affine,
+      long runningSums,
+      long sums,
+      boolean integerSums,
+      long alpha,
+      long gamma,
+      long beta,
+      long rows,
+      long c,
+      double eps);
+
+  @Override
+  public native void batchNormInference(
+      long context,
+      long affine,
+      long runningMean,
+      long runningVar,
+      long alpha,
+      long gamma,
+      long beta,
+      long c,
+      double eps);
+
+  @Override
+  public native void batchNormApply(
+      long context,
+      long y,
+      int type,
+      long bits,
+      long v,
+      int vType,
+      long affine,
+      long stats,
+      long runningSums,
+      long sums,
+      long alpha,
+      long gamma,
+      long beta,
+      double eps,
+      long shortcut,
+      long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
+      long threshold,
+      long rows,
+      long c);
+
+  @Override
+  public native void batchNormRPReluBwd(
+      long context,
+      long dz,
+      long sums,
+      long dbias1,
+      long dslope,
+      long dbias2,
+      long dy,
+      int type,
+      long v,
+      int vType,
+      long affine,
+      long shortcut,
+      long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
+      long rows,
+      long c,
+      int mode,
+      long workspace);
+
+  @Override
+  public native void batchNormBwdSums(
+      long context,
+      long sums,
+      long dy,
+      int type,
+      long v,
+      int vType,
+      long rows,
+      long c,
+      long workspace);
+
+  @Override
+  public native void batchNormBwdCoefficients(
+      long context,
+      long coefficients,
+      long dgamma,
+      long dbeta,
+      long sums,
+      long stats,
+      long alpha,
+      long gamma,
+      long rows,
+      long c,
+      int mode);
+
+  @Override
+  public native void batchNormBwdApply(
+      long context,
+      long dz,
+      long dy,
+      int type,
+      long v,
+      int vType,
+      long coefficients,
+      long rows,
+      long c);
+
+  @Override
+  public native void maxPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  @Override
+  public native void avgPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  @Override
+  public native void maxPoolFwd(
+      long context,
+      long y,
+      long index,
+      long x,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void maxPoolBwd(
+      long context,
+      long dx,
+      long dy,
+      long index,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void avgPoolFwd(
+      long context,
+      long y,
+      long x,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void avgPoolBwd(
+      long context,
+      long dx,
+      long dy,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void activationFwd(
+      long context, long y, long x, int type, long count, int kind, float slope);
+
+  @Override
+  public native void activationBwd(
+      long context,
+      long dx,
+      long dy,
+      long x,
+      long shortcut,
+      int type,
+      long count,
+      int kind,
+      float slope);
+
+  @Override
+  public native long softmaxXentWorkspaceBytes(long n);
+
+  @Override
+  public native void softmaxXent(
+      long context,
+      long metrics,
+      long dlogits,
+      long logits,
+      int type,
+      long labels,
+      long teacherLogits,
+      long lossScale,
+      double smoothing,
+      double temperature,
+      double gradientScale,
+      long n,
+      long k,
+      int mode,
+      long workspace);
+
+  @Override
+  public native long finiteNormWorkspaceBytes(long count);
+
+  @Override
+  public native void imageCheck(long n, long h0, long w0, long c, long h, long w, long pad);
+
+  @Override
+  public native void imageNormalize(
       long context,
       long x,
+      int type,
       long pixels,
       long crops,
       long mean,

@@ -1,7 +1,8 @@
 package bireal.backend.cpu;
 
+import bireal.backend.CheckedBackend;
 import bireal.backend.Conv2dSpec;
-import bireal.backend.Plan;
+import bireal.backend.Ops;
 import bireal.runtime.NativeHandle;
 import bireal.tensor.DType;
 import java.util.function.LongConsumer;
@@ -10,13 +11,16 @@ import java.util.function.LongConsumer;
  * Plans of {@link CpuBackend}: a native object and what it said of itself. Closed by whoever
  * planned.
  */
-abstract class CpuPlan implements Plan {
+abstract class CpuPlan implements Ops.Planned {
+  private final CheckedBackend owner;
   private final Handle handle;
   private final int maxImages;
   private final long workspaceBytes;
   private final String kernelName;
 
-  private CpuPlan(Handle handle, int maxImages, long workspaceBytes, String kernelName) {
+  private CpuPlan(
+      CheckedBackend owner, Handle handle, int maxImages, long workspaceBytes, String kernelName) {
+    this.owner = owner;
     this.handle = handle;
     this.maxImages = maxImages;
     this.workspaceBytes = workspaceBytes;
@@ -26,6 +30,16 @@ abstract class CpuPlan implements Plan {
   /** Throws IllegalStateException after close(). */
   final long pointer() {
     return handle.pointer();
+  }
+
+  @Override
+  public final CheckedBackend owner() {
+    return owner;
+  }
+
+  @Override
+  public final DType real() {
+    return DType.F32;
   }
 
   @Override
@@ -54,14 +68,16 @@ abstract class CpuPlan implements Plan {
     }
   }
 
-  static final class BinaryConv extends CpuPlan implements Plan.BinaryConv {
+  static final class BinaryConv extends CpuPlan implements Ops.BinaryConv {
     private final Conv2dSpec spec;
     private final long preparedBytes;
     private final DType valueType;
-    final boolean hasBackward;
+    private final boolean hasBackward;
 
-    BinaryConv(Conv2dSpec spec, int maxImages, boolean hasBackward, long pointer) {
+    BinaryConv(
+        CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean hasBackward, long pointer) {
       super(
+          owner,
           new Handle("binary convolution plan " + spec, pointer, CpuOps::destroyBinaryConv),
           maxImages,
           CpuOps.binaryConvWorkspaceBytes(pointer),
@@ -76,6 +92,31 @@ abstract class CpuPlan implements Plan {
     @Override
     public Conv2dSpec spec() {
       return spec;
+    }
+
+    @Override
+    public boolean hasBackward() {
+      return hasBackward;
+    }
+
+    @Override
+    public void prepare(long prepared, long w) {
+      CpuOps.binaryConvPrepare(pointer(), prepared, w);
+    }
+
+    @Override
+    public void fwd(long v, long sums, long x, long prepared, long n, long workspace) {
+      CpuOps.binaryConvFwd(pointer(), v, sums, x, prepared, n, workspace);
+    }
+
+    @Override
+    public void bwdInput(long dx, long dz, long alpha, long w, long n, long workspace) {
+      CpuOps.binaryConvBwdInput(pointer(), dx, dz, alpha, w, n, workspace);
+    }
+
+    @Override
+    public void bwdWeight(long dw, long x, long dz, long n, int mode, long workspace) {
+      CpuOps.binaryConvBwdWeight(pointer(), dw, x, dz, n, mode, workspace);
     }
 
     @Override
@@ -94,11 +135,12 @@ abstract class CpuPlan implements Plan {
     }
   }
 
-  static final class Conv2d extends CpuPlan implements Plan.Conv2d {
+  static final class Conv2d extends CpuPlan implements Ops.Conv2d {
     private final Conv2dSpec spec;
 
-    Conv2d(Conv2dSpec spec, int maxImages, long pointer) {
+    Conv2d(CheckedBackend owner, Conv2dSpec spec, int maxImages, long pointer) {
       super(
+          owner,
           new Handle("convolution plan " + spec, pointer, CpuOps::destroyConv2d),
           maxImages,
           CpuOps.conv2dWorkspaceBytes(pointer),
@@ -107,23 +149,60 @@ abstract class CpuPlan implements Plan {
     }
 
     @Override
+    public void fwd(long y, long x, long w, long n, long workspace) {
+      CpuOps.conv2dFwd(pointer(), y, x, w, n, workspace);
+    }
+
+    @Override
+    public void bwdInput(long dx, long dy, long w, long n, long workspace) {
+      CpuOps.conv2dBwdInput(pointer(), dx, dy, w, n, workspace);
+    }
+
+    @Override
+    public void bwdWeight(long dw, long x, long dy, long n, int mode, long workspace) {
+      CpuOps.conv2dBwdWeight(pointer(), dw, x, dy, n, mode, workspace);
+    }
+
+    @Override
     public Conv2dSpec spec() {
       return spec;
     }
   }
 
-  static final class Linear extends CpuPlan implements Plan.Linear {
+  static final class Linear extends CpuPlan implements Ops.Linear {
     private final int inputs;
     private final int outputs;
 
-    Linear(String kernelName, int inputs, int outputs, int maxImages, long pointer) {
+    Linear(
+        CheckedBackend owner,
+        String kernelName,
+        int inputs,
+        int outputs,
+        int maxImages,
+        long pointer) {
       super(
+          owner,
           new Handle("linear plan " + inputs + " to " + outputs, pointer, CpuOps::destroyLinear),
           maxImages,
           CpuOps.linearWorkspaceBytes(pointer),
           kernelName);
       this.inputs = inputs;
       this.outputs = outputs;
+    }
+
+    @Override
+    public void fwd(long y, long x, long w, long bias, long n, long workspace) {
+      CpuOps.linearFwd(pointer(), y, x, w, bias, n, workspace);
+    }
+
+    @Override
+    public void bwdInput(long dx, long dy, long w, long n, long workspace) {
+      CpuOps.linearBwdInput(pointer(), dx, dy, w, n, workspace);
+    }
+
+    @Override
+    public void bwdWeight(long dw, long dbias, long x, long dy, long n, int mode, long workspace) {
+      CpuOps.linearBwdWeight(pointer(), dw, dbias, x, dy, n, mode, workspace);
     }
 
     @Override

@@ -11,16 +11,13 @@ import java.util.List;
  * The stand-in CUDA libraries (native/emulator) of this process: {@link #load} before the first
  * JCuda class. Keys: native/emulator/platform/control.h.
  */
-final class Emulator {
+public final class Emulator {
   private static boolean loaded;
 
   private Emulator() {}
 
-  /** Loads the stand-ins by path, so that JCuda finds them and no real library. */
-  static synchronized void load() {
-    if (loaded) {
-      return;
-    }
+  /** Where the stand-ins lie. */
+  public static Path folder() {
     String folder = System.getProperty("bireal.emulator");
     if (folder == null || !Files.exists(Path.of(folder, "libbireal_emulator_control.so"))) {
       throw new IllegalStateException(
@@ -29,27 +26,40 @@ final class Emulator {
               + "; build it: cmake --build target/native-test --target emulator (Maven does it"
               + " before its tests)");
     }
-    for (String file :
-        List.of(
-            "libcuda.so.1",
-            "libcublasLt.so.12",
-            "libcublas.so.12",
-            "libcudnn.so.9",
-            "libbireal_emulator_control.so")) {
-      System.load(Path.of(folder, file).toAbsolutePath().toString());
+    return Path.of(folder).toAbsolutePath();
+  }
+
+  /** From here on the CUDA backend of this process runs on the stand-ins. */
+  public static synchronized void load() {
+    if (loaded) {
+      return;
     }
+    for (String option : options()) {
+      String[] parts = option.substring(2).split("=", 2);
+      System.setProperty(parts[0], parts[1]);
+    }
+    CudaLibraries.load();
+    System.load(folder().resolve("libbireal_emulator_control.so").toString());
     loaded = true;
   }
 
-  static void set(String key, long value) {
+  /** For the Java of another process: its CUDA backend runs on the stand-ins. */
+  public static List<String> options() {
+    return List.of(
+        "-D" + CudaLibraries.FOLDER + "=" + folder(),
+        "-D" + CudaBackend.IMAGES + "=PTX",
+        "-D" + CudnnAlgorithms.FILE + "=none");
+  }
+
+  public static void set(String key, long value) {
     assertEquals(0, set0(key, value), () -> lastError0());
   }
 
-  static long get(String key) {
+  public static long get(String key) {
     return get0(key);
   }
 
-  static List<String> findings() {
+  public static List<String> findings() {
     List<String> all = new ArrayList<>();
     for (String text = finding0(0); text != null; text = finding0(all.size())) {
       all.add(text);
@@ -58,7 +68,7 @@ final class Emulator {
   }
 
   /** Names of the kernels, library calls, copies and memsets that ran, in order. */
-  static List<String> records() {
+  public static List<String> records() {
     List<String> all = new ArrayList<>();
     for (String name = recordName0(0); name != null; name = recordName0(all.size())) {
       all.add(name);
@@ -67,15 +77,15 @@ final class Emulator {
   }
 
   /** Why the last refused call of this thread was refused. */
-  static String lastError() {
+  public static String lastError() {
     return lastError0();
   }
 
-  static void clear() {
+  public static void clear() {
     clear0();
   }
 
-  static void reset() {
+  public static void reset() {
     reset0();
   }
 

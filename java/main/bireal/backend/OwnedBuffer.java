@@ -1,22 +1,22 @@
-package bireal.backend.cpu;
+package bireal.backend;
 
 import bireal.tensor.Buffer;
 
-/** Memory of a {@link CpuBackend}; closed by its owner, or by the backend at the end. */
-final class CpuBuffer implements Buffer {
-  private final CpuBackend owner;
+/** Memory of a {@link CheckedBackend}; closed by its owner, or by the backend at the end. */
+final class OwnedBuffer implements Buffer {
+  private final CheckedBackend owner;
   private final String what;
   private final long bytes;
   private long address;
 
-  CpuBuffer(CpuBackend owner, String what, long bytes) {
+  OwnedBuffer(CheckedBackend owner, String what, long bytes, long address) {
     this.owner = owner;
     this.what = what;
     this.bytes = bytes;
-    this.address = NativeMemory.allocate(bytes);
+    this.address = address;
   }
 
-  CpuBackend owner() {
+  CheckedBackend owner() {
     return owner;
   }
 
@@ -33,12 +33,16 @@ final class CpuBuffer implements Buffer {
     return address;
   }
 
+  void forget() {
+    address = 0;
+  }
+
   @Override
   public void close() {
     if (address != 0) {
-      NativeMemory.free(address, bytes);
+      long freed = address;
       address = 0;
-      owner.closed(this);
+      owner.closed(this, freed);
     }
   }
 }

@@ -1,0 +1,407 @@
+package bireal.backend.cuda;
+
+import bireal.backend.Arena;
+import bireal.backend.Backend;
+import bireal.backend.BatchNormStatistics;
+import bireal.backend.Plan;
+import bireal.backend.RPRelu;
+import bireal.backend.StepState;
+import bireal.backend.Update;
+import bireal.backend.UpdateSpec;
+import bireal.tensor.Buffer;
+import bireal.tensor.DType;
+import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.lang.reflect.Proxy;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.ArrayList;
+import java.util.IdentityHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+
+/**
+ * A CPU backend that makes a CUDA backend do each op as well: it gets what the CPU has stored, and
+ * its results are compared with the CPU's. So a step of a network is proved op by op, and no
+ * difference grows into the next one. Bits and integers must be equal, floats within the bound of
+ * the op.
+ */
+public final class PairedBackend {
+  private static final Set<String> QUESTIONS =
+      Set.of(
+          "description",
+          "availableBytes",
+          "stores",
+          "equals",
+          "hashCode",
+          "toString",
+          "close",
+          "allocate",
+          "write",
+          "upload",
+          "awaitUploads",
+          "releaseUploads",
+          "replay",
+          "forget",
+          "read",
+          "zero");
+
+  /**
+   * Largest difference over the largest value of the tensor. Not named: 0, the op is elementwise.
+   *
+   * <p>Products and real convolutions sum at most 576 terms in float32 in this test: (576 + 4)
+   * 2^-24 = 3.5e-5 of the sum of absolute values, which here is at most 3 times the largest result.
+   * What is computed in double in another order and rounded once or twice may differ by 2^-23 of
+   * its value, more where terms of BN's backward pass cancel.
+   */
+  private static final Map<String, Double> BOUNDS =
+      Map.ofEntries(
+          Map.entry("conv2dFwd", 1e-4),
+          Map.entry("conv2dBwdInput", 1e-4),
+          Map.entry("conv2dBwdWeight", 1e-4),
+          Map.entry("linearFwd", 1e-4),
+          Map.entry("linearBwdInput", 1e-4),
+          Map.entry("linearBwdWeight", 1e-4),
+          Map.entry("binaryConvBwdInput", 1e-4),
+          Map.entry("binaryConvBwdWeight", 1e-4),
+          Map.entry("approxSignBwd", 0x1p-22),
+          Map.entry("batchNormStatistics", 0x1p-22),
+          Map.entry("batchNormRPReluBwd", 0x1p-22),
+          Map.entry("batchNormBwdCoefficients", 0x1p-20),
+          Map.entry("softmaxXent", 0x1p-22));
+
+  private static final double F64_BOUND = 1e-11;
+
+  private final Backend cpu;
+  private final Backend cuda;
+  private final IdentityHashMap<Buffer, Buffer> mirrors = new IdentityHashMap<>();
+  private final IdentityHashMap<Tensor, Tensor> mirrored = new IdentityHashMap<>();
+  private final IdentityHashMap<Object, Pair> pairs = new IdentityHashMap<>();
+  private final IdentityHashMap<Tensor, Tensor> bitsOfPrepared = new IdentityHashMap<>();
+  private final Map<String, Double> worst = new TreeMap<>();
+  private final Map<String, Integer> calls = new TreeMap<>();
+
+  public PairedBackend(Backend cpu, Backend cuda) {
+    this.cpu = cpu;
+    this.cuda = cuda;
+  }
+
+  /** The CPU backend, paired. Throws AssertionError at the first op that differs. */
+  public Backend backend() {
+    return (Backend)
+        Proxy.newProxyInstance(
+            Backend.class.getClassLoader(),
+            new Class<?>[] {Backend.class},
+            (proxy, method, args) -> call(method, args == null ? new Object[0] : args));
+  }
+
+  /** Largest difference of each op's floats, over the largest value of its tensor. */
+  public Map<String, Double> worst() {
+    return worst;
+  }
+
+  /** How often each op was compared. */
+  public Map<String, Integer> calls() {
+    return calls;
+  }
+
+  private Object call(Method method, Object[] args) throws Exception {
+    String op = method.getName();
+    if (op.equals("allocate")) {
+      Buffer own = (Buffer) invoke(method, cpu, args);
+      mirrors.put(own, (Buffer) invoke(method, cuda, args));
+      return own;
+    }
+    if ((op.endsWith("Bytes") && !QUESTIONS.contains(op)) || op.equals("batchNormSlices")) {
+      return Math.max((long) invoke(method, cpu, args), (long) invoke(method, cuda, args));
+    }
+    if (op.equals("planUpdate")) {
+      UpdateSpec spec = (UpdateSpec) args[0];
+      return pair(cpu.planUpdate(spec(spec, 0)), null, spec);
+    }
+    if (op.startsWith("plan")) {
+      return pair(invoke(method, cpu, args), invoke(method, cuda, args), null);
+    }
+    Object[] own = args.clone();
+    for (int i = 0; i < args.length; i++) {
+      Pair pair = pairs.get(args[i]);
+      own[i] = pair == null ? args[i] : pair.own;
+    }
+    if (QUESTIONS.contains(op)) {
+      return invoke(method, cpu, own);
+    }
+    if (op.equals("binaryConvPrepare")) { // the CPU's own; CUDA reads the bits
+      bitsOfPrepared.put((Tensor) args[1], (Tensor) args[2]);
+      return invoke(method, cpu, own);
+    }
+    if (op.equals("binaryConvFwd")) {
+      args = args.clone();
+      args[5] = bitsOfPrepared.get((Tensor) args[5]);
+    }
+    List<Tensor> tensors = new ArrayList<>();
+    Object[] other = new Object[args.length];
+    for (int i = 0; i < args.length; i++) {
+      other[i] = mirror(args[i], tensors);
+    }
+    for (Tensor tensor : tensors) {
+      upload(tensor);
+    }
+    if (op.equals("finiteNorm")) { // which may leave in the gradients what it likes
+      upload(((Update) args[0]).spec().gradients());
+    }
+    invoke(method, cpu, own);
+    invoke(method, cuda, other);
+    for (Tensor tensor : tensors) {
+      if (!isWorkspace(args, tensor)) {
+        compare(op, tensor);
+      }
+    }
+    calls.merge(op, 1, Integer::sum);
+    return null;
+  }
+
+  private static Object invoke(Method method, Object target, Object... args) throws Exception {
+    try {
+      return method.invoke(target, args);
+    } catch (InvocationTargetException e) {
+      if (e.getCause() instanceof Exception cause) {
+        throw cause;
+      }
+      throw e;
+    }
+  }
+
+  /** The last tensor of a method that has a workspace: scratch, whatever it holds. */
+  private static boolean isWorkspace(Object[] args, Tensor tensor) {
+    return tensor.dtype() == DType.U8
+        && tensor == args[args.length - 1]
+        && tensor.shape().rank() == 1;
+  }
+
+  // Plans and updates: one object stands for both.
+
+  private static final class Pair {
+    final Object own;
+    Object other;
+
+    Pair(Object own, Object other) {
+      this.own = own;
+      this.other = other;
+    }
+  }
+
+  /** {@code specOrNull}: of an update, whose other half is made once its tensors are allocated. */
+  private Object pair(Object own, Object other, UpdateSpec specOrNull) {
+    Class<?> type =
+        specOrNull != null
+            ? Update.class
+            : own instanceof Plan.BinaryConv
+                ? Plan.BinaryConv.class
+                : own instanceof Plan.Conv2d ? Plan.Conv2d.class : Plan.Linear.class;
+    Pair pair = new Pair(own, other);
+    Object paired =
+        Proxy.newProxyInstance(
+            type.getClassLoader(),
+            new Class<?>[] {type},
+            (proxy, method, args) ->
+                switch (method.getName()) {
+                  case "close" -> {
+                    invoke(method, pair.own);
+                    yield pair.other == null ? null : invoke(method, pair.other);
+                  }
+                  case "spec" -> specOrNull == null ? invoke(method, pair.own) : specOrNull;
+                  // Each backend looks at its own need; the tensor serves both.
+                  case "workspaceBytes" ->
+                      Math.max((long) invoke(method, pair.own), (long) invoke(method, pair.other));
+                  case "hashCode" -> System.identityHashCode(proxy);
+                  case "equals" -> proxy == args[0];
+                  default -> invoke(method, pair.own);
+                });
+    pairs.put(paired, pair);
+    return paired;
+  }
+
+  /** For the CPU ({@code half} 0), or over the mirrored tensors for CUDA. */
+  private UpdateSpec spec(UpdateSpec spec, int half) {
+    List<UpdateSpec.BinaryParameter> binary = new ArrayList<>();
+    for (UpdateSpec.BinaryParameter b : spec.binary()) {
+      binary.add(
+          half == 0
+              ? new UpdateSpec.BinaryParameter(
+                  b.w(),
+                  b.gradient(),
+                  b.bits(),
+                  b.alpha(),
+                  b.rule(),
+                  (Plan.BinaryConv) pairs.get(b.plan()).own,
+                  b.prepared())
+              : new UpdateSpec.BinaryParameter(
+                  mirror(b.w()),
+                  mirror(b.gradient()),
+                  mirror(b.bits()),
+                  mirror(b.alpha()),
+                  b.rule(),
+                  null,
+                  null));
+    }
+    if (half == 0) {
+      return new UpdateSpec(
+          spec.parameters(),
+          spec.gradients(),
+          spec.trained(),
+          binary,
+          spec.norms(),
+          spec.momentum());
+    }
+    List<UpdateSpec.RunningStatistics> norms = new ArrayList<>();
+    for (UpdateSpec.RunningStatistics n : spec.norms()) {
+      norms.add(
+          new UpdateSpec.RunningStatistics(
+              mirror(n.mean()), mirror(n.variance()), mirror(n.sums())));
+    }
+    return new UpdateSpec(
+        mirror(spec.parameters()),
+        mirror(spec.gradients()),
+        spec.trained(),
+        binary,
+        norms,
+        spec.momentum());
+  }
+
+  // Tensors.
+
+  private Object mirror(Object argument, List<Tensor> seen) {
+    if (argument instanceof Tensor tensor) {
+      seen.add(tensor);
+      return mirror(tensor);
+    }
+    if (argument instanceof BatchNormStatistics s) {
+      return new BatchNormStatistics(
+          (Tensor) mirror(s.stats(), seen),
+          (Tensor) mirror(s.affine(), seen),
+          (Tensor) mirror(s.runningSums(), seen),
+          (Tensor) mirror(s.sums(), seen),
+          (Tensor) mirror(s.alphaOrNull(), seen),
+          (Tensor) mirror(s.gamma(), seen),
+          (Tensor) mirror(s.beta(), seen),
+          s.eps());
+    }
+    if (argument instanceof RPRelu r) {
+      return new RPRelu(
+          (Tensor) mirror(r.bias1(), seen),
+          (Tensor) mirror(r.slope(), seen),
+          (Tensor) mirror(r.bias2(), seen));
+    }
+    if (argument instanceof StepState s) {
+      return new StepState(
+          (Tensor) mirror(s.state(), seen), (Tensor) mirror(s.metrics(), seen), null);
+    }
+    if (argument instanceof Update update) {
+      Pair both = pairs.get(update);
+      if (both.other == null) {
+        both.other = cuda.planUpdate(spec(update.spec(), 1));
+      }
+      seen.add(update.spec().parameters());
+      for (UpdateSpec.BinaryParameter b : update.spec().binary()) {
+        seen.addAll(List.of(b.bits(), b.alpha()));
+      }
+      for (UpdateSpec.RunningStatistics n : update.spec().norms()) {
+        seen.addAll(List.of(n.mean(), n.variance(), n.sums()));
+      }
+      return both.other;
+    }
+    Pair pair = pairs.get(argument);
+    return pair == null ? argument : pair.other;
+  }
+
+  /** The same for the same tensor, as the backends may compare them. */
+  private Tensor mirror(Tensor tensor) {
+    return mirrored.computeIfAbsent(
+        tensor,
+        key -> {
+          Buffer own = tensor.buffer() instanceof Arena arena ? arena.slab() : tensor.buffer();
+          return new Tensor(mirrors.get(own), tensor.offsetBytes(), tensor.shape(), tensor.dtype());
+        });
+  }
+
+  private static ByteBuffer bytes(Backend backend, Tensor tensor) {
+    ByteBuffer bytes =
+        ByteBuffer.allocate(Math.toIntExact(tensor.bytes())).order(ByteOrder.LITTLE_ENDIAN);
+    backend.read(bytes, tensor);
+    return bytes;
+  }
+
+  private void upload(Tensor tensor) {
+    cuda.write(mirror(tensor), bytes(cpu, tensor));
+  }
+
+  private void compare(String op, Tensor tensor) {
+    ByteBuffer expected = bytes(cpu, tensor);
+    ByteBuffer got = bytes(cuda, mirror(tensor));
+    boolean wide = tensor.dtype() == DType.F64;
+    if (!wide && tensor.dtype() != DType.F32) {
+      if (!expected.equals(got)) {
+        throw new AssertionError(op + ": " + tensor + " differs at byte " + expected.mismatch(got));
+      }
+      return;
+    }
+    int count = expected.remaining() / (wide ? 8 : 4);
+    double[] want = values(expected, count, wide);
+    double[] have = values(got, count, wide);
+    if (wide && tensor.shape().rank() == 3) { // sums in slices: who needs them adds them up
+      want = summed(want, tensor.shape());
+      have = summed(have, tensor.shape());
+    }
+    double largest = 0;
+    for (double value : want) {
+      largest = Math.max(largest, Math.abs(value));
+    }
+    double bound = wide ? F64_BOUND : BOUNDS.getOrDefault(op, 0.0);
+    for (int i = 0; i < want.length; i++) {
+      double difference = Math.abs(have[i] - want[i]);
+      if (Double.isNaN(want[i]) && Double.isNaN(have[i])) {
+        continue;
+      }
+      if (!(difference <= bound * largest)) {
+        throw new AssertionError(
+            op
+                + ": element "
+                + i
+                + " of "
+                + tensor
+                + " is "
+                + have[i]
+                + " on "
+                + cuda.description()
+                + ", "
+                + want[i]
+                + " on the CPU; allowed is "
+                + bound * largest);
+      }
+      if (largest > 0) {
+        worst.merge(op, difference / largest, Math::max);
+      }
+    }
+  }
+
+  private static double[] values(ByteBuffer bytes, int count, boolean wide) {
+    double[] values = new double[count];
+    for (int i = 0; i < count; i++) {
+      values[i] = wide ? bytes.getDouble(8 * i) : bytes.getFloat(4 * i);
+    }
+    return values;
+  }
+
+  private static double[] summed(double[] values, Shape shape) {
+    int size = (int) shape.innerCount();
+    double[] sums = new double[size];
+    for (int i = 0; i < values.length; i++) {
+      sums[i % size] += values[i];
+    }
+    return sums;
+  }
+}

@@ -1,0 +1,235 @@
+package bireal.train;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bireal.backend.ActivationGradient;
+import bireal.backend.Backend;
+import bireal.backend.Gradient;
+import bireal.backend.Precision;
+import bireal.backend.SgdForm;
+import bireal.backend.Tensors;
+import bireal.backend.WeightGradient;
+import bireal.backend.cpu.CpuBackend;
+import bireal.backend.cuda.CudaBackend;
+import bireal.backend.cuda.Emulator;
+import bireal.backend.cuda.PairedBackend;
+import bireal.nn.Network;
+import bireal.nn.NetworkConfig;
+import bireal.nn.Planner;
+import bireal.optim.OptimizerConfig;
+import bireal.tensor.Rng;
+import bireal.tensor.Shape;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+/** Training steps of a small network on the CUDA backend (emulated) against the CPU's. */
+class CudaStepsTest {
+  private static final int STEPS = 20;
+
+  /** Of a free run: the emulator takes more than a second for each. */
+  private static final int FREE_STEPS = 10;
+
+  private static final int BATCH = 6;
+  private static final int CLASSES = 4;
+
+  @BeforeAll
+  static void load() {
+    Emulator.load();
+  }
+
+  @BeforeEach
+  void reset() {
+    Emulator.reset();
+  }
+
+  @AfterEach
+  void nothingFoundAndNothingLeft() {
+    assertEquals(List.of(), Emulator.findings());
+    assertEquals(0, Emulator.get("live_bytes"));
+    assertEquals(0, Emulator.get("pinned_bytes"));
+  }
+
+  private static NetworkConfig network(NetworkConfig.Family family) {
+    return new NetworkConfig(
+        family,
+        18,
+        8,
+        CLASSES,
+        NetworkConfig.Stem.CIFAR,
+        NetworkConfig.Weights.AUTO,
+        NetworkConfig.Nonlinearity.AUTO,
+        family == NetworkConfig.Family.XNORNET ? WeightGradient.XNOR : WeightGradient.CLIPPED,
+        ActivationGradient.APPROX_SIGN,
+        NetworkConfig.Init.KAIMING);
+  }
+
+  private static OptimizerConfig optimizer(OptimizerConfig.Type type) {
+    return new OptimizerConfig(
+        type,
+        2e-3,
+        BATCH,
+        0.9,
+        0.999,
+        1e-8,
+        0.9,
+        SgdForm.PYTORCH,
+        1e-4,
+        OptimizerConfig.Decayed.ALL);
+  }
+
+  /** Losses of the steps; the same images and labels for every backend. */
+  private static List<Double> train(
+      Backend backend,
+      NetworkConfig config,
+      OptimizerConfig.Type type,
+      Precision precision,
+      int steps) {
+    List<Double> losses = new ArrayList<>();
+    try (Network net =
+            new Network(
+                config,
+                Shape.of(16, 16, 3),
+                new Planner(backend, BATCH, precision.real, Gradient.FP32));
+        TrainStep step = new TrainStep(net, optimizer(type), 0.1, false)) {
+      net.allocate();
+      net.initialize(3);
+      step.startLossScale(List.of());
+      for (int number = 1; number <= steps; number++) {
+        step.begin(number, 2e-3);
+        // The second micro-batch is smaller, as the last one of an epoch.
+        for (int n : new int[] {4, 2}) {
+          images(backend, net, number * 10 + n);
+          step.microBatch(n, BATCH);
+        }
+        step.finish();
+        losses.add(step.metrics().loss());
+      }
+      // The loss scale starts high and falls until the gradients fit, as it should.
+      assertTrue(step.skippedSteps() <= (precision == Precision.MIXED ? 4 : 0), losses::toString);
+    }
+    return losses;
+  }
+
+  /** Through the uint8 path's last op only where values are F32: images are written as floats. */
+  private static void images(Backend backend, Network net, int number) {
+    long seed = Rng.state(number, "images");
+    int count = (int) net.input().shape().count();
+    ByteBuffer bytes =
+        ByteBuffer.allocate((int) net.input().bytes()).order(ByteOrder.LITTLE_ENDIAN);
+    for (int i = 0; i < count; i++) {
+      // Multiples of 1/64 in [-2, 2): the same value in every type.
+      float value = (float) (Math.floor(256 * Rng.uniform(seed, i)) / 64 - 2);
+      switch (net.input().dtype()) {
+        case F16 -> bytes.putShort(half(value));
+        case BF16 -> bytes.putShort((short) (Float.floatToIntBits(value) >>> 16));
+        default -> bytes.putFloat(value);
+      }
+    }
+    backend.write(net.input(), bytes.flip());
+    ByteBuffer labels = Tensors.buffer(net.labels());
+    for (int i = 0; i < BATCH; i++) {
+      labels.putInt((int) (Rng.uniform(seed, count + i) * CLASSES));
+    }
+    backend.write(net.labels(), labels.flip());
+  }
+
+  /** Of a value that half precision holds exactly, and that is 0 or normal. */
+  private static short half(float value) {
+    int bits = Float.floatToIntBits(value);
+    if (value == 0) {
+      return 0;
+    }
+    int exponent = ((bits >>> 23) & 255) - 127 + 15;
+    return (short) ((bits >>> 16 & 0x8000) | exponent << 10 | (bits >>> 13 & 1023));
+  }
+
+  /**
+   * Each op of each step gets the CPU's stored inputs; what it makes is compared (PairedBackend).
+   */
+  @ParameterizedTest
+  @EnumSource(names = {"BIREALNET", "REACTNET", "XNORNET", "RESNET"})
+  void everyOpOfTwentyStepsDoesWhatTheCpuDoes(NetworkConfig.Family family) throws IOException {
+    try (Backend cpu = CpuBackend.open(2);
+        Backend cuda = CudaBackend.open(0)) {
+      PairedBackend pair = new PairedBackend(cpu, cuda);
+      int steps = family == NetworkConfig.Family.BIREALNET ? STEPS : 2;
+      List<Double> losses =
+          train(
+              pair.backend(),
+              network(family),
+              family == NetworkConfig.Family.XNORNET
+                  ? OptimizerConfig.Type.SGD
+                  : OptimizerConfig.Type.ADAM,
+              Precision.FP32,
+              steps);
+      assertEquals(steps, losses.size());
+      assertEquals(steps, pair.calls().get("finiteNorm"));
+      StringBuilder text = new StringBuilder();
+      pair.calls()
+          .forEach(
+              (op, calls) ->
+                  text.append(
+                      String.format(
+                          Locale.ROOT,
+                          "%-26s %6d calls, worst difference %.3g of the largest value%n",
+                          op,
+                          calls,
+                          pair.worst().getOrDefault(op, 0.0))));
+      Path report = Path.of("target", "cuda-steps-" + family + ".txt");
+      Files.createDirectories(report.getParent());
+      Files.writeString(report, text);
+    }
+  }
+
+  /** Losses of free runs: CPU, CUDA in float32, CUDA in half precision. */
+  @Test
+  void freeRunsStayClose() throws IOException {
+    NetworkConfig config = network(NetworkConfig.Family.BIREALNET);
+    List<Double> cpu;
+    List<Double> fp32;
+    List<Double> mixed;
+    try (Backend backend = CpuBackend.open(2)) {
+      cpu = train(backend, config, OptimizerConfig.Type.ADAM, Precision.FP32, FREE_STEPS);
+    }
+    try (Backend backend = CudaBackend.open(0)) {
+      fp32 = train(backend, config, OptimizerConfig.Type.ADAM, Precision.FP32, FREE_STEPS);
+    }
+    try (Backend backend = CudaBackend.open(0)) {
+      mixed = train(backend, config, OptimizerConfig.Type.ADAM, Precision.MIXED, FREE_STEPS);
+    }
+    StringBuilder text = new StringBuilder("step,cpu,cuda fp32,cuda mixed\n");
+    for (int i = 0; i < FREE_STEPS; i++) {
+      text.append(
+          String.format(
+              Locale.ROOT, "%d,%.6f,%.6f,%.6f%n", i + 1, cpu.get(i), fp32.get(i), mixed.get(i)));
+    }
+    Files.writeString(Path.of("target", "cuda-losses.csv"), text);
+    // The first loss comes before any sign could differ; later a single sign that falls to the
+    // other side moves everything behind it.
+    assertEquals(cpu.get(0), fp32.get(0), 1e-5 * cpu.get(0), text::toString);
+    // In half precision some signs fall to the other side at once, in a network as small as this.
+    assertEquals(cpu.get(0), mixed.get(0), 0.1 * cpu.get(0), text::toString);
+    for (List<Double> losses : List.of(fp32, mixed)) {
+      double mean = 0;
+      double other = 0;
+      for (int i = FREE_STEPS / 2; i < FREE_STEPS; i++) {
+        mean += cpu.get(i) / (FREE_STEPS / 2);
+        other += losses.get(i) / (FREE_STEPS / 2);
+      }
+      assertTrue(Math.abs(other - mean) < 0.15 * mean, text::toString);
+    }
+  }
+}
