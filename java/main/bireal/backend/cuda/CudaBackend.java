@@ -211,6 +211,12 @@ public final class CudaBackend extends CheckedBackend {
     return free[0];
   }
 
+  /** The whole batch: a GPU wants many. */
+  @Override
+  public int evaluationImages() {
+    return Integer.MAX_VALUE;
+  }
+
   @Override
   protected long take(long bytes) {
     Memory memory = new Memory();
