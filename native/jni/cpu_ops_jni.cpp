@@ -8,6 +8,7 @@
 #include "ops/adam/adam.h"
 #include "ops/approx_sign/approx_sign.h"
 #include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
 #include "ops/binary_conv/binary_conv.h"
 #include "ops/conv2d/conv2d.h"
 #include "ops/finite_norm/finite_norm.h"
@@ -482,6 +483,22 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jc
     else
       cpu::max_pool_bwd(owner.context, pointer<float>(dx), floats(dy), pointer<const uint8_t>(index),
                         Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolFwd(JNIEnv* env, jclass, jlong context, jlong y,
+                                                                          jlong index, jlong bits, jlong v, jlong affine,
+                                                                          jlong threshold, jlong n, jlong h, jlong w, jlong c,
+                                                                          jlong r, jlong s, jlong stride, jlong pad) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    if (owner.reference)
+      ref::batch_norm_max_pool_fwd(pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v), floats(affine),
+                                   floats(threshold), shape, n);
+    else
+      cpu::batch_norm_max_pool_fwd(owner.context, pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v),
+                                   floats(affine), floats(threshold), shape, n);
   });
 }
 

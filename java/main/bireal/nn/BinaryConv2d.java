@@ -46,7 +46,7 @@ final class BinaryConv2d implements Layer {
               + shape.innerCount()
               + "; choose a smaller model.width");
     }
-    this.plan = backend.planBinaryConv(spec, planner.maxImages(), planner.gradientOrNull());
+    this.plan = backend.planBinaryConv(spec, planner.passImages(), planner.gradientOrNull());
     long[] dims = Conv2d.publishedDims(name, spec);
     double bound = Math.sqrt(3.0 / shape.innerCount());
     weight =

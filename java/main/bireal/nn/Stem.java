@@ -18,14 +18,13 @@ final class Stem implements Block {
   private final boolean imagenet;
   private final boolean relu;
   private Backend backend;
-  private Activation in;
+  private Tensor images;
   private Activation out;
   private Sign next;
   private Conv2d conv;
   private BatchNorm2d norm;
   private Conv2dSpec pool;
   private Tensor v;
-  private Tensor normalised;
   private Tensor index;
   private Tensor dv;
 
@@ -45,14 +44,14 @@ final class Stem implements Block {
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
     backend = planner.backend();
-    in = input;
+    images = input.real();
     next = nextSign;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     int width = config.width();
     Conv2dSpec spec =
         imagenet
-            ? Conv2dSpec.square(in.image(), width, 7, 2, 3)
-            : Conv2dSpec.square(in.image(), width, 3, 1, 1);
+            ? Conv2dSpec.square(input.image(), width, 7, 2, 3)
+            : Conv2dSpec.square(input.image(), width, 3, 1, 1);
     conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", width, DType.F64);
     v = planner.keep(spec.output(n), DType.F32);
@@ -70,7 +69,6 @@ final class Stem implements Block {
     if (imagenet) {
       pool = new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1);
       outShape = pool.output(n);
-      normalised = planner.forwardScratch(spec.output(n));
       index = planner.keep(outShape, DType.U8);
       planner.layer(
           new Planner.LayerRow(
@@ -85,16 +83,18 @@ final class Stem implements Block {
     return out;
   }
 
+  /** Where the next passes find their images: those planned for, or some of them. */
+  void read(Tensor images) {
+    this.images = images;
+  }
+
   @Override
   public void forward(int n, Pass pass) {
-    conv.forward(n, v, in.real());
+    conv.forward(n, v, images);
     norm.prepareReal(n, v, pass);
     if (imagenet) {
-      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null, null);
-      backend.maxPoolFwd(pool, n, out.real(), index, normalised);
-      if (next != null) {
-        backend.signPackFwd(n, out.bits(), out.real(), Sign.thresholdOf(next));
-      }
+      backend.batchNormMaxPoolFwd(
+          pool, n, out.real(), index, out.bits(), v, norm.affine(), Sign.thresholdOf(next));
     } else {
       backend.batchNormApply(
           n, out.real(), out.bits(), v, norm.affine(), null, null, null, Sign.thresholdOf(next));
@@ -116,6 +116,6 @@ final class Stem implements Block {
       dy = dv;
     }
     norm.backward(n, dv, dy, v, null, mode);
-    conv.backwardWeight(n, in.real(), dv, mode);
+    conv.backwardWeight(n, images, dv, mode);
   }
 }

@@ -386,6 +386,18 @@ abstract class BackendContract {
               desk.make("out dmax", DType.F32, 2, 7, 6, 33),
               desk.make("dy", DType.F32, 2, max.P(), max.Q(), 33),
               index);
+          for (Tensor threshold : new Tensor[] {null, desk.make("threshold", DType.F32, 33)}) {
+            String with = threshold == null ? "" : " with threshold";
+            b.batchNormMaxPoolFwd(
+                max,
+                2,
+                desk.make("out max of norm" + with, DType.F32, 2, max.P(), max.Q(), 33),
+                desk.make("out index of norm" + with, DType.U8, 2, max.P(), max.Q(), 33),
+                desk.make("out bits of norm" + with, DType.BITS, 2, max.P(), max.Q(), 33),
+                x,
+                desk.make("affine", DType.F32, 2, 33),
+                threshold);
+          }
           b.avgPoolFwd(avg, 2, desk.make("out avg", DType.F32, 2, avg.P(), avg.Q(), 33), x);
           b.avgPoolBwd(
               avg,

@@ -84,6 +84,16 @@ public final class CpuBackend implements Backend {
     return FreeMemory.bytes();
   }
 
+  /**
+   * So few that what one op writes is still in the caches when the next one reads it, but two for
+   * each thread, since real convolutions are cut by images. Plans for up to 16 images compute each
+   * by itself, so the count cannot show in the results (native/cpu/onednn.h).
+   */
+  @Override
+  public int evaluationImages() {
+    return Math.max(4, Math.min(2 * threads, 16));
+  }
+
   // Memory.
 
   @Override
@@ -707,6 +717,36 @@ public final class CpuBackend implements Backend {
         sized(dx, DType.F32, spec.inputCount(n)),
         sized(dy, DType.F32, spec.outputCount(n)),
         sized(index, DType.U8, spec.outputCount(n)),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad());
+  }
+
+  @Override
+  public void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor y,
+      Tensor index,
+      Tensor bitsOrNull,
+      Tensor v,
+      Tensor affine,
+      Tensor thresholdOrNull) {
+    CpuOps.maxPoolCheck(
+        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
+    CpuOps.batchNormMaxPoolFwd(
+        context.pointer(),
+        sized(y, DType.F32, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        bitsOrNull == null ? 0 : images(bitsOrNull, DType.BITS, n, y),
+        sized(v, DType.F32, spec.inputCount(n)),
+        sized(affine, DType.F32, 2L * spec.C()),
+        vector(thresholdOrNull, spec.C()),
         n,
         spec.H(),
         spec.W(),

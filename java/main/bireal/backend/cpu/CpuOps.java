@@ -247,6 +247,23 @@ final class CpuOps {
       long stride,
       long pad);
 
+  static native void batchNormMaxPoolFwd(
+      long context,
+      long y,
+      long index,
+      long bits,
+      long v,
+      long affine,
+      long threshold,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
   static native void avgPoolFwd(
       long context,
       long y,
