@@ -117,5 +117,5 @@ for case in "${cases[@]}"; do
   awk -v what="$what" -v ours="$(column bireal 2 | median)" -v a="$(column contiguous 2 | median)" -v b="$(column channels_last 2 | median)" \
     -v mem="$(column bireal 3 | median)" -v ma="$(column contiguous 3 | median)" -v mb="$(column channels_last 3 | median)" 'BEGIN {
       best = a > b ? a : b; memory = a > b ? ma : mb
-      printf "  %-26s %12.2f %14.2f   of %s\n", "ratio", ours / best, mem / memory, a > b ? "contiguous" : "channels_last" }'
+      printf "  %-26s %12.2f %14.2f   of %s\n", "ratio", ours / best, mem / memory, (a > b ? "contiguous" : "channels_last") }'
 done
