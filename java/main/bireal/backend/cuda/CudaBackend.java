@@ -57,6 +57,12 @@ public final class CudaBackend extends CheckedBackend {
   /** Set to wait after every launch, so that a fault is blamed on the kernel that made it. */
   static final String SYNCHRONIZE = "bireal.cuda.synchronize";
 
+  /**
+   * System property for tests: {@code true} takes the kernel that is likely fastest, without timing
+   * any; an emulator's times say nothing.
+   */
+  static final String UNMEASURED = "bireal.cuda.unmeasured";
+
   private static final class Handle extends NativeHandle {
     Handle(long pointer) {
       super("CUDA backend", pointer, CudaOps::destroyContext);
