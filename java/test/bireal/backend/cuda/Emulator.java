@@ -1,7 +1,9 @@
 package bireal.backend.cuda;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import bireal.runtime.NativeLibrary;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -34,6 +36,9 @@ public final class Emulator {
     if (loaded) {
       return;
     }
+    NativeLibrary.load();
+    // scripts/test.sh says so aloud, and fails where it must not be.
+    assumeTrue(CudaOps.toolkitVersion() > 0, "built without CUDA kernels, because there is no nvcc");
     for (String option : options()) {
       String[] parts = option.substring(2).split("=", 2);
       System.setProperty(parts[0], parts[1]);
