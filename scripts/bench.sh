@@ -59,7 +59,7 @@ if [[ $what == conv ]]; then
     touch target/native-test/op_bench
   fi
   target/native-test/op_bench --benchmark_filter="^BinaryConvVsOneDnn/.*$filter" --benchmark_format=json > "$log" 2> target/bench.err ||
-    { cat target/bench.err >&2; fail "op_bench ended with exit code $?"; }
+    { code=$?; cat target/bench.err >&2; fail "op_bench ended with exit code $code"; }
   grep -q BinaryConvVsOneDnn/ "$log" || fail "no benchmark matches --filter '$filter'"
   ! grep '"error_message"' "$log" >&2 || fail "a result differs from the reference"
   awk -F'[:,]' 'function show() { if (name != "") printf "%-40s %10.1f %10.1f %10.1f %8.2f  %s\n", name, v["MAC/cycle"], v["oneDNN"], v["us"], v["ratio"], label }
@@ -86,7 +86,7 @@ side() {
   # shellcheck disable=SC2086
   env ${cap[@]+"${cap[@]}"} OMP_NUM_THREADS="$threads" "$java" ${BIREAL_JAVA_OPTS:-} \
     -cp "target/bench-classes:target/classes:$(cat "$mark")" "bireal.bench.$name" "$@" 2> target/bench.err ||
-    { cat target/bench.err >&2; fail "$name $* ended with exit code $?"; }
+    { code=$?; cat target/bench.err >&2; fail "$name $* ended with exit code $code"; }
 }
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 column() { awk -v side="$1" -v c="$2" '$1 == side { print $c }' "$log"; }
@@ -117,5 +117,5 @@ for case in "${cases[@]}"; do
   awk -v what="$what" -v ours="$(column bireal 2 | median)" -v a="$(column contiguous 2 | median)" -v b="$(column channels_last 2 | median)" \
     -v mem="$(column bireal 3 | median)" -v ma="$(column contiguous 3 | median)" -v mb="$(column channels_last 3 | median)" 'BEGIN {
       best = a > b ? a : b; memory = a > b ? ma : mb
-      printf "  %-26s %12.2f %14.2f   of %s\n", "ratio", ours / best, mem / memory, a > b ? "contiguous" : "channels_last" }'
+      printf "  %-26s %12.2f %14.2f   of %s\n", "ratio", ours / best, mem / memory, (a > b ? "contiguous" : "channels_last") }'
 done

@@ -10,6 +10,7 @@
 #include "ops/adam/adam.h"
 #include "ops/approx_sign/approx_sign.h"
 #include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
 #include "ops/binary_conv/binary_conv.h"
 #include "ops/conv2d/conv2d.h"
 #include "ops/finite_norm/finite_norm.h"
@@ -494,6 +495,56 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jo
     else
       cpu::max_pool_bwd(owner.context, pointer<float>(dx), floats(dy), pointer<const uint8_t>(index),
                         Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y,
+                                                                          jlong index, jlong bits, jlong v, jint, jlong affine,
+                                                                          jlong threshold, jlong n, jlong h, jlong w, jlong c,
+                                                                          jlong r, jlong s, jlong stride, jlong pad) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    if (owner.reference)
+      ref::batch_norm_max_pool_fwd(pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v), floats(affine),
+                                   floats(threshold), shape, n);
+    else
+      cpu::batch_norm_max_pool_fwd(owner.context, pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v),
+                                   floats(affine), floats(threshold), shape, n);
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolWorkspaceBytes(JNIEnv* env, jobject, jint, jlong, jlong,
+                                                                                      jlong, jlong c, jlong, jlong, jlong,
+                                                                                      jlong) {
+  return jni_guard(env, [&]() -> jlong { return batch_norm_workspace_bytes(c); });
+}
+
+// max_pool_bwd into dz, then batch_norm's backward pass in place.
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                          jlong coefficients, jlong dgamma, jlong dbeta,
+                                                                          jlong sums, jlong stats, jlong gamma, jlong dy,
+                                                                          jlong index, jlong v, jint type, jlong n, jlong h,
+                                                                          jlong w, jlong c, jlong r, jlong s, jlong stride,
+                                                                          jlong pad, jint mode, jlong workspace) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    const int64_t rows = n * h * w;
+    if (owner.reference)
+      ref::max_pool_bwd(pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), shape, n);
+    else
+      cpu::max_pool_bwd(owner.context, pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), shape, n);
+    batch_norm_bwd_sums(owner, sums, dz, v, type, rows, c, workspace);
+    ref::batch_norm_bwd_coefficients(pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
+                                     pointer<const double>(sums), pointer<const double>(stats), nullptr, floats(gamma), rows, c,
+                                     GradMode(mode));
+    if (owner.reference)
+      ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dz), pointer<const void>(v), DType(type), floats(coefficients), rows,
+                                c);
+    else
+      cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dz), pointer<const void>(v), DType(type),
+                                floats(coefficients), rows, c);
   });
 }
 

@@ -15,6 +15,7 @@
 #include "ops/adam/update_items.h"
 #include "ops/approx_sign/approx_sign.h"
 #include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
 #include "ops/binary_conv/binary_conv.h"
 #include "ops/cast/cast.h"
 #include "ops/finite_norm/finite_norm.h"
@@ -192,11 +193,12 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_openLibrary(JNIEnv* env,
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_planBinaryConv(JNIEnv* env, jclass, jlong context, jlong n, jlong h,
                                                                         jlong w, jlong c, jlong k, jlong r, jlong s, jlong stride,
-                                                                        jlong pad, jint type) {
+                                                                        jlong pad, jint type, jboolean measured) {
   return jni_guard(env, [&]() -> jlong {
     const Gpu& g = gpu(context);
+    const Conv2dShape shape{n, h, w, c, k, r, s, stride, pad};
     return reinterpret_cast<jlong>(
-        new BinaryConv{g, cuda::binary_conv_plan(g.device, Conv2dShape{n, h, w, c, k, r, s, stride, pad}), DType(type)});
+        new BinaryConv{g, cuda::binary_conv_plan(g.device, shape, measured ? nullptr : ""), DType(type)});
   });
 }
 
@@ -473,8 +475,8 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), pointer<const double>(stats), floats(alpha), floats(gamma),
-                                      rows, c, GradMode(mode), g.stream);
+                                      pointer<const double>(sums), cuda::row_slice_count(rows, c), pointer<const double>(stats),
+                                      floats(alpha), floats(gamma), rows, c, GradMode(mode), g.stream);
   });
 }
 
@@ -515,6 +517,46 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolBwd(JNIEnv* env, 
     const Gpu& g = gpu(context);
     cuda::max_pool_bwd(g.device, pointer<void>(dx), pointer<const void>(dy), pointer<const uint8_t>(index), DType(type),
                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y,
+                                                                            jlong index, jlong bits, jlong v, jint type,
+                                                                            jlong affine, jlong threshold, jlong n, jlong h,
+                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
+                                                                            jlong pad) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    cuda::batch_norm_max_pool_fwd(g.device, pointer<void>(y), pointer<uint8_t>(index), pointer<word_t>(bits),
+                                  pointer<const void>(v), DType(type), floats(affine), floats(threshold),
+                                  Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolWorkspaceBytes(JNIEnv* env, jobject, jint type, jlong n,
+                                                                                        jlong h, jlong w, jlong c, jlong r,
+                                                                                        jlong s, jlong stride, jlong pad) {
+  return jni_guard(env, [&]() -> jlong {
+    return cuda::batch_norm_max_pool_workspace_bytes(Conv2dShape{n, h, w, c, c, r, s, stride, pad}, DType(type));
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                            jlong coefficients, jlong dgamma, jlong dbeta,
+                                                                            jlong sums, jlong stats, jlong gamma, jlong dy,
+                                                                            jlong index, jlong v, jint type, jlong n, jlong h,
+                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
+                                                                            jlong pad, jint mode, jlong workspace) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    cuda::batch_norm_max_pool_bwd_sums(g.device, pointer<double>(sums), pointer<const void>(dy), pointer<const uint8_t>(index),
+                                       pointer<const void>(v), DType(type), shape, n, pointer<void>(workspace), g.stream);
+    cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
+                                      pointer<const double>(sums), 1, pointer<const double>(stats), nullptr, floats(gamma),
+                                      n * h * w, c, GradMode(mode), g.stream);
+    cuda::batch_norm_max_pool_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), pointer<const uint8_t>(index),
+                                        pointer<const void>(v), DType(type), floats(coefficients), shape, n, g.stream);
   });
 }
 

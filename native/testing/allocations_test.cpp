@@ -8,6 +8,7 @@
 #include "ops/adam/adam.h"
 #include "ops/approx_sign/approx_sign.h"
 #include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
 #include "ops/binary_conv/binary_conv.h"
 #include "ops/conv2d/conv2d.h"
 #include "ops/finite_norm/finite_norm.h"
@@ -171,6 +172,9 @@ struct Step {
     around("max_pool_fwd", [&] {
       max_pool_check(half);
       cpu::max_pool_fwd(c, y.data(), index.data(), x.data(), half, n);
+    });
+    around("batch_norm_max_pool_fwd", [&] {
+      cpu::batch_norm_max_pool_fwd(c, y.data(), index.data(), bits.data(), x.data(), affine.data(), nullptr, half, n);
     });
     around("max_pool_bwd", [&] { cpu::max_pool_bwd(c, d.data(), y.data(), index.data(), half, n); });
     around("avg_pool_fwd", [&] {

@@ -86,19 +86,10 @@ void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DTy
 }
 
 void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
-                                 const double* stats, const float* alpha, const float* gamma, int64_t rows, int64_t C,
-                                 GradMode mode, Stream stream) {
-  BatchNormBwdCoefficientsParams p{coefficients,
-                                   dgamma,
-                                   dbeta,
-                                   sums,
-                                   stats,
-                                   alpha,
-                                   gamma,
-                                   rows,
-                                   int32_t(C),
-                                   int32_t(row_slice_count(rows, C)),
-                                   mode == GradMode::kAccumulate};
+                                 int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
+                                 int64_t C, GradMode mode, Stream stream) {
+  BatchNormBwdCoefficientsParams p{
+      coefficients, dgamma, dbeta, sums, stats, alpha, gamma, rows, int32_t(C), int32_t(slices), mode == GradMode::kAccumulate};
   launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C)), p, stream);
 }
 

@@ -418,8 +418,8 @@ TEST_F(BatchNormCuda, BackwardMatchesRefGivenItsSums) {
         float* out = mode == GradMode::kAccumulate ? accumulated.data() : overwritten.data();
         DeviceArray<float> other(before);
         cuda::batch_norm_bwd_coefficients(cuda_device(), coefficients.data(), out, other.data(), partial.data(),
-                                          device_stats.data(), device_alpha.data(), device_gamma.data(), rows, C, mode,
-                                          cuda_stream());
+                                          cuda::row_slice_count(rows, C), device_stats.data(), device_alpha.data(),
+                                          device_gamma.data(), rows, C, mode, cuda_stream());
         ref::batch_norm_bwd_coefficients(expected_coefficients.data(), expected_dgamma.data(), expected_dbeta.data(), sums.data(),
                                          stats.data(), alpha.data(), gamma.data(), rows, C, mode);
         // b and c come from B2 - mean B1, which may cancel: 2^-50 of what is subtracted, then one rounding to float.

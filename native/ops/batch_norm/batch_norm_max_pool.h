@@ -14,7 +14,8 @@
 // Aliasing  none.  Allocates nothing.  Workspace  batch_norm_max_pool_workspace_bytes(shape), for bwd_sums
 // Order     y, index, bits and dz: the same bits as the reference, given the same input. sums: double, in an order set by the
 //           shape alone; off by at most n*H*W * 2^-53 * sum |du|, or sum |du v|
-// Throws    InvalidArgument from check() only: a window so large that no tile of it fits shared memory
+// Throws    InvalidArgument from check() only: a window so large that no tile of it fits shared memory (CUDA)
+// On the CPU, fwd only: its backward pass is max_pool_bwd and batch_norm
 // Source    the unfused ops; performance: one read of v forward, two backward
 #pragma once
 #include "core/bits.h"
@@ -29,6 +30,11 @@ void batch_norm_max_pool_bwd_sums(double* sums, const float* dy, const uint8_t* 
 void batch_norm_max_pool_bwd_apply(float* dz, const float* dy, const uint8_t* index, const float* v, const float* coefficients,
                                    const Conv2dShape& shape, int64_t n);
 }  // namespace bireal::ref
+namespace bireal::cpu {
+class Context;
+void batch_norm_max_pool_fwd(Context& context, float* y, uint8_t* index, word_t* bits, const float* v, const float* affine,
+                             const float* threshold, const Conv2dShape& shape, int64_t n);
+}  // namespace bireal::cpu
 namespace bireal::cuda {
 /// Throws InvalidArgument if a pooling of this shape and type does not fit shared memory.
 void batch_norm_max_pool_check(const Conv2dShape& shape, DType type);

@@ -107,11 +107,17 @@ void stage_words(const Kernel& kernel, void* target, int64_t at_word, const word
     std::memcpy(static_cast<word_t*>(target) + at_word, source, size_t(words) * sizeof(word_t));
     return;
   }
-  // 16 times the nibble: the offset of its table.
+  // 16 times the nibble: the offset of its table. All 8 nibbles of a word at once, each to its byte (little-endian, as every
+  // machine with these kernels is).
   uint8_t* out = static_cast<uint8_t*>(target) + at_word * kNibbles;
-  for (int64_t i = 0; i < words; ++i)
-    for (int64_t nibble = 0; nibble < kNibbles; ++nibble)
-      out[i * kNibbles + nibble] = uint8_t((source[i] >> (4 * nibble) & 15) << 4);
+  for (int64_t i = 0; i < words; ++i) {
+    uint64_t spread = source[i];
+    spread = (spread | spread << 16) & 0x0000FFFF0000FFFF;
+    spread = (spread | spread << 8) & 0x00FF00FF00FF00FF;
+    spread = (spread | spread << 4) & 0x0F0F0F0F0F0F0F0F;
+    spread <<= 4;
+    std::memcpy(out + i * kNibbles, &spread, sizeof spread);
+  }
 }
 
 // Rows [first_row, first_row + rows) of the padded image, border as zero units.

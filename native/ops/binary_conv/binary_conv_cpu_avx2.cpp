@@ -9,13 +9,19 @@ namespace {
 
 struct Avx2 {
   using V = __m256i;
-  enum { kBytes = 32, kPixels = 6, kVectors = 2 };
+  enum { kBytes = 32, kPixels = 6, kVectors = 2, kUnroll = 2 };
   BIREAL_INLINE V zero() { return _mm256_setzero_si256(); }
   BIREAL_INLINE V ones16() { return _mm256_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm256_load_si256((const V*)p); }
   BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256((V*)p, v); }
-  BIREAL_INLINE V shuffle(V table, V index) { return _mm256_shuffle_epi8(table, index); }
-  BIREAL_INLINE V add8(V a, V b) { return _mm256_add_epi8(a, b); }
+  // 12 sums, 2 weights, a table and a product are all 16 registers. gcc 12 orders intrinsics so that it needs one or more
+  // beyond them, or copies.
+  BIREAL_INLINE void add_shuffled(V& sum, V table, V index) {
+    V product;
+    asm("vpshufb %[index], %[table], %[product]\n\tvpaddb %[product], %[sum], %[sum]"
+        : [sum] "+x"(sum), [product] "=&x"(product)
+        : [table] "x"(table), [index] "x"(index));
+  }
   BIREAL_INLINE V add16(V a, V b) { return _mm256_add_epi16(a, b); }
   BIREAL_INLINE V add32(V a, V b) { return _mm256_add_epi32(a, b); }
   BIREAL_INLINE V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }

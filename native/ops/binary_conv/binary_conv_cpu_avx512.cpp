@@ -9,13 +9,12 @@ namespace {
 
 struct Avx512 {
   using V = __m512i;
-  enum { kBytes = 64, kPixels = 8, kVectors = 2 };
+  enum { kBytes = 64, kPixels = 8, kVectors = 2, kUnroll = 1 };
   BIREAL_INLINE V zero() { return _mm512_setzero_si512(); }
   BIREAL_INLINE V ones16() { return _mm512_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm512_load_si512(p); }
   BIREAL_INLINE void store(void* p, V v) { _mm512_store_si512(p, v); }
-  BIREAL_INLINE V shuffle(V table, V index) { return _mm512_shuffle_epi8(table, index); }
-  BIREAL_INLINE V add8(V a, V b) { return _mm512_add_epi8(a, b); }
+  BIREAL_INLINE void add_shuffled(V& sum, V table, V index) { sum = _mm512_add_epi8(sum, _mm512_shuffle_epi8(table, index)); }
   BIREAL_INLINE V add16(V a, V b) { return _mm512_add_epi16(a, b); }
   BIREAL_INLINE V add32(V a, V b) { return _mm512_add_epi32(a, b); }
   BIREAL_INLINE V sub16(V a, V b) { return _mm512_sub_epi16(a, b); }

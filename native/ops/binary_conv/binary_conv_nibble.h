@@ -61,49 +61,53 @@ template <class Vec, int kPixels, int kVectors>
 BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
-  enum { kStepsInByte = 60 };  // at most 63
+  enum { kStepsInByte = 60 };  // at most 63, and whole unrolled steps; a row of the filter has a multiple of 8
   static constexpr NibbleTables<Vec::kBytes> kTables;
   const uint8_t* x[kPixels];
-  V bytes[kPixels][kVectors], total[kPixels][kVectors][2];
+  V total[kPixels][kVectors][2];
 #pragma GCC unroll 8
   for (int i = 0; i < kPixels; ++i) {
     x[i] = (const uint8_t*)task.x + task.pixel[first + i];
     asm("" : "+r"(x[i]));  // one pointer a pixel; gcc 12 would split it in two and add them up in the inner loop
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) bytes[i][j] = total[i][j][0] = total[i][j][1] = Vec::zero();
+    for (int j = 0; j < kVectors; ++j) total[i][j][0] = total[i][j][1] = Vec::zero();
   }
   const int64_t vector_stride = task.R * task.row_units * Vec::kBytes;  // from one block of channels to the next
-  auto widen = [&]() __attribute__((always_inline)) {
+  for (int64_t r = 0, done = 0; r < task.R;) {
+    V bytes[kPixels][kVectors];  // of this round: in registers
+#pragma GCC unroll 8
+    for (int i = 0; i < kPixels; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) bytes[i][j] = Vec::zero();
+    int64_t room = kStepsInByte;
+    do {
+      const int64_t steps = task.row_units - done < room ? task.row_units - done : room;
+      const int64_t begin = r * task.pitch_units + done, end = begin + steps;
+      for (int64_t unit = begin; unit < end; unit += Vec::kUnroll)
+#pragma GCC unroll 4
+        for (int step = 0; step < Vec::kUnroll; ++step, weights += Vec::kBytes) {
+          V w[kVectors];
+#pragma GCC unroll 4
+          for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + j * vector_stride);
+#pragma GCC unroll 8
+          for (int i = 0; i < kPixels; ++i) {
+            V table = Vec::load(&kTables.table[0][0] + (size_t)x[i][unit + step] * (Vec::kBytes / 16));
+#pragma GCC unroll 4
+            for (int j = 0; j < kVectors; ++j) Vec::add_shuffled(bytes[i][j], table, w[j]);
+          }
+        }
+      room -= steps;
+      done += steps;
+      if (done == task.row_units) done = 0, ++r;
+    } while (room > 0 && r < task.R);
 #pragma GCC unroll 8
     for (int i = 0; i < kPixels; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
         total[i][j][0] = Vec::add16(total[i][j][0], Vec::unpack_low8(bytes[i][j], Vec::zero()));
         total[i][j][1] = Vec::add16(total[i][j][1], Vec::unpack_high8(bytes[i][j], Vec::zero()));
-        bytes[i][j] = Vec::zero();
       }
-  };
-  int64_t filled = 0;
-  for (int64_t r = 0; r < task.R; ++r)
-    for (int64_t done = 0; done < task.row_units;) {
-      int64_t steps = task.row_units - done < kStepsInByte ? task.row_units - done : (int64_t)kStepsInByte;
-      if (filled + steps > kStepsInByte) widen(), filled = 0;
-      filled += steps;
-      const int64_t begin = r * task.pitch_units + done;
-      for (int64_t unit = begin; unit < begin + steps; ++unit, weights += Vec::kBytes) {
-        V w[kVectors];
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + j * vector_stride);
-#pragma GCC unroll 8
-        for (int i = 0; i < kPixels; ++i) {
-          V table = Vec::load(&kTables.table[0][0] + (size_t)x[i][unit] * (Vec::kBytes / 16));
-#pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) bytes[i][j] = Vec::add8(bytes[i][j], Vec::shuffle(table, w[j]));
-        }
-      }
-      done += steps;
-    }
-  widen();
+  }
 
 #pragma GCC unroll 4
   for (int j = 0; j < kVectors; ++j)

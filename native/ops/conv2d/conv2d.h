@@ -1,4 +1,5 @@
-// conv2d: real convolution without bias, through oneDNN on the CPU.
+// conv2d: real convolution without bias; on the CPU through oneDNN, but for the forward pass of up to 4 input channels (images),
+// which is our own (conv2d_direct.h).
 //
 //   fwd         y[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
 //   bwd_input   dx[n,h,w,c] = sum over the same terms of dy[n,p,q,k] * w[k,r,s,c]
@@ -7,6 +8,8 @@
 // Shapes    x, dx [n,H,W,C], w, dw [K,R,S,C], y, dy [n,P,Q,K], all float; 1 <= n <= shape.N
 // Padding   0
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
+//           In fwd of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows beside the image
+//           too
 // Order     fixed slices of the batch, each on one thread, slice results added in order: the same bits for any thread count;
 //           against the reference within (terms + 4) * 2^-24 * sum|terms|
 // Throws    InvalidArgument from plan() (shape, or oneDNN offers only a kernel that it names "ref"); DeviceError if oneDNN fails

@@ -15,6 +15,7 @@ public final class Arena implements Buffer {
 
   private final String what;
   private long plannedBytes;
+  private long next;
   private Buffer slab;
 
   public Arena(String what) {
@@ -31,10 +32,15 @@ public final class Arena implements Buffer {
       throw new IllegalStateException(
           "arena '" + what + "' is allocated: nothing can be planned any more");
     }
-    long offset = plannedBytes;
-    plannedBytes =
-        Math.addExact(offset, (dtype.bytes(shape) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    long offset = next;
+    next = Math.addExact(offset, (dtype.bytes(shape) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    plannedBytes = Math.max(plannedBytes, next);
     return new Tensor(this, offset, shape, dtype);
+  }
+
+  /** What was reserved so far is dead by the time that what follows is written: may lie there. */
+  public void reuse() {
+    next = 0;
   }
 
   /**

@@ -24,6 +24,12 @@ public interface Backend extends AutoCloseable {
   long availableBytes();
 
   /**
+   * How many images an evaluation pass takes through a network at a time. Does not change a bit of
+   * any image's result.
+   */
+  int evaluationImages();
+
+  /**
    * Zero-filled memory, 64-byte aligned. Throws OutOfMemoryError naming {@code what} and the bytes.
    */
   Buffer allocate(long bytes, String what);
@@ -259,6 +265,39 @@ public interface Backend extends AutoCloseable {
   void maxPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor index, Tensor x);
 
   void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index);
+
+  /** Batch norm of a real v [n,H,W,C], max-pool and signs in one pass (native/ops/batch_norm). */
+  void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor y,
+      Tensor index,
+      Tensor bitsOrNull,
+      Tensor v,
+      Tensor affine,
+      Tensor thresholdOrNull);
+
+  long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real);
+
+  /**
+   * Backward of {@link #batchNormMaxPoolFwd} and of its statistics: dz, and the gradients of gamma
+   * and beta. {@code sums} F64 [slices,2,C] and {@code coefficients} F32 [3,C] are scratch.
+   */
+  void batchNormMaxPoolBwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor dz,
+      Tensor coefficients,
+      Tensor dgamma,
+      Tensor dbeta,
+      Tensor sums,
+      Tensor stats,
+      Tensor gamma,
+      Tensor dy,
+      Tensor index,
+      Tensor v,
+      GradMode mode,
+      Tensor workspace);
 
   void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x);
 

@@ -649,6 +649,94 @@ public abstract class CheckedBackend implements Backend {
   }
 
   @Override
+  public void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor y,
+      Tensor index,
+      Tensor bitsOrNull,
+      Tensor v,
+      Tensor affine,
+      Tensor thresholdOrNull) {
+    ops.maxPoolCheck(
+        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
+    ops.batchNormMaxPoolFwd(
+        context(),
+        sized(y, v.dtype(), spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        bitsOrNull == null ? 0 : images(bitsOrNull, DType.BITS, n, y),
+        sized(v, v.dtype(), spec.inputCount(n)),
+        code(v.dtype()),
+        sized(affine, DType.F32, 2L * spec.C()),
+        vector(thresholdOrNull, spec.C()),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad());
+  }
+
+  @Override
+  public long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real) {
+    return ops.batchNormMaxPoolWorkspaceBytes(
+        code(real),
+        maxImages,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad());
+  }
+
+  @Override
+  public void batchNormMaxPoolBwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor dz,
+      Tensor coefficients,
+      Tensor dgamma,
+      Tensor dbeta,
+      Tensor sums,
+      Tensor stats,
+      Tensor gamma,
+      Tensor dy,
+      Tensor index,
+      Tensor v,
+      GradMode mode,
+      Tensor workspace) {
+    long c = spec.C();
+    DType real = v.dtype();
+    ops.batchNormMaxPoolBwd(
+        context(),
+        sized(dz, real, spec.inputCount(n)),
+        sized(coefficients, DType.F32, 3 * c),
+        present(dgamma, c),
+        present(dbeta, c),
+        sums(sums, n, v),
+        sized(stats, DType.F64, 3 * c),
+        present(gamma, c),
+        sized(dy, real, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sized(v, real, spec.inputCount(n)),
+        code(real),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad(),
+        mode.code,
+        atLeast(workspace, batchNormMaxPoolWorkspaceBytes(spec, n, real)));
+  }
+
+  @Override
   public void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x) {
     ops.avgPoolCheck(
         n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());

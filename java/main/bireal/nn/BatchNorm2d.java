@@ -2,6 +2,7 @@ package bireal.nn;
 
 import bireal.backend.Backend;
 import bireal.backend.BatchNormStatistics;
+import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
 import bireal.backend.UpdateSpec;
 import bireal.tensor.DType;
@@ -168,6 +169,26 @@ final class BatchNorm2d implements Layer {
         rows(n, v),
         mode);
     backend.batchNormBwdApply(n, dz, dy, v, coefficients);
+  }
+
+  /** As {@link #backward} where the normalised values went through a max-pool: from its dy. */
+  void backwardMaxPool(
+      Conv2dSpec pool, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, GradMode mode) {
+    backend.batchNormMaxPoolBwd(
+        pool,
+        n,
+        dz,
+        coefficients,
+        gamma.gradient(),
+        beta.gradient(),
+        backwardSums,
+        stats,
+        gamma.value(),
+        dy,
+        index,
+        v,
+        mode,
+        planner.workspace());
   }
 
   @Override

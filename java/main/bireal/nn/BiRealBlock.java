@@ -103,7 +103,8 @@ final class BiRealBlock implements Block {
     }
     unit.row(name, ", shortcut" + (react() ? ", rprelu" : ""), more);
     shortcut = new Shortcut(planner, config, name, in, K, stride, true);
-    out = Activation.keep(planner, spec.output(planner.maxImages()), next, shortcut.gradientSlot());
+    out =
+        Activation.keep(planner, spec.output(planner.passImages()), next, shortcut.gradientSlot());
     if (!react()) { // where RPReLU lies between, its backward pass sums
       out = out.summedFor(unit.norm(), unit.v());
     }

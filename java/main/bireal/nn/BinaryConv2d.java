@@ -48,7 +48,8 @@ final class BinaryConv2d implements Layer {
               + "; choose a smaller model.width");
     }
     this.plan =
-        backend.planBinaryConv(spec, planner.maxImages(), planner.real(), planner.gradientOrNull());
+        backend.planBinaryConv(
+            spec, planner.passImages(), planner.real(), planner.gradientOrNull());
     long[] dims = Conv2d.publishedDims(name, spec);
     double bound = Math.sqrt(3.0 / shape.innerCount());
     weight =

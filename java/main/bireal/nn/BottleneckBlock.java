@@ -71,7 +71,7 @@ final class BottleneckBlock implements Block {
     backend = planner.backend();
     in = input;
     next = nextSign;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     Conv2dSpec spec1 = Conv2dSpec.square(in.image(), M, 1, 1, 0);
     String conv = name + ".conv";
     String bn = name + ".bn";

@@ -18,7 +18,7 @@ final class Conv2d implements Layer {
   Conv2d(Planner planner, String name, Conv2dSpec spec, NetworkConfig config) {
     this.planner = planner;
     this.backend = planner.backend();
-    this.plan = backend.planConv2d(spec, planner.maxImages(), planner.real());
+    this.plan = backend.planConv2d(spec, planner.passImages(), planner.real());
     double bound = initialBound(spec.weights(), config);
     weight =
         planner.parameter(

@@ -48,7 +48,7 @@ final class ConvUnit {
     this.sign = sign;
     this.kind = kind;
     this.surrogate = config.activationGradient();
-    int n = planner.maxImages();
+    int n = planner.passImages();
     binary = binaryWeights ? new BinaryConv2d(planner, convName, spec, config) : null;
     real = binaryWeights ? null : new Conv2d(planner, convName, spec, config);
     norm =

@@ -32,7 +32,7 @@ final class Downsample {
       boolean poolFirst) {
     backend = planner.backend();
     this.in = in;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     int H = (int) in.image().dim(0);
     int W = (int) in.image().dim(1);
     int C = in.channels();

@@ -25,7 +25,7 @@ final class Head implements Layer {
     this.planner = planner;
     this.backend = planner.backend();
     this.in = input;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     int H = (int) in.image().dim(0);
     int W = (int) in.image().dim(1);
     int C = in.channels();
@@ -52,11 +52,12 @@ final class Head implements Layer {
                 bound));
     pooled = planner.keep(Shape.of(n, 1, 1, C), planner.real());
     pooledGradient = planner.pooledGradient(Shape.of(n, 1, 1, C));
-    logits = planner.keep(Shape.of(n, classes), planner.real());
-    logitsGradient = planner.training() ? planner.keep(Shape.of(n, classes), planner.real()) : null;
+    Shape shape = Shape.of(planner.maxImages(), classes);
+    logits = planner.outside(shape);
+    logitsGradient = planner.training() ? planner.outside(shape) : null;
     planner.own(this);
     planner.needWorkspace(plan.workspaceBytes());
-    planner.needWorkspace(backend.softmaxXentWorkspaceBytes(n));
+    planner.needWorkspace(backend.softmaxXentWorkspaceBytes(planner.maxImages()));
     planner.layer(new Planner.LayerRow("avgpool", "global average", Shape.of(1, C), 0, 0, 0, ""));
     planner.layer(
         new Planner.LayerRow(
@@ -77,9 +78,10 @@ final class Head implements Layer {
     return logitsGradient;
   }
 
-  void forward(int n) {
+  /** {@code out} is {@link #logits}, or some images of it. */
+  void forward(int n, Tensor out) {
     backend.avgPoolFwd(pool, n, pooled, in.real());
-    backend.linearFwd(plan, n, logits, pooled, weight.value(), bias.value(), planner.workspace());
+    backend.linearFwd(plan, n, out, pooled, weight.value(), bias.value(), planner.workspace());
   }
 
   void backward(int n, GradMode mode) {

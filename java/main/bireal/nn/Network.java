@@ -23,6 +23,9 @@ public final class Network implements AutoCloseable {
   private final Planner planner;
   private final Backend backend;
   private final Tensor input;
+  private final Tensor[] inputParts;
+  private final Tensor[] logitsParts;
+  private final Stem stem;
   private final Tensor labels;
 
   /** Walked by index in a step: an iterator would be an allocation. */
@@ -41,19 +44,20 @@ public final class Network implements AutoCloseable {
     this.planner = planner;
     this.backend = planner.backend();
     input =
-        planner.keep(
-            Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)),
-            planner.real());
+        planner.outside(Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)));
+    inputParts = parts(input);
+    stem = new Stem(config);
     labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
     try {
-      List<NetworkBlocks.Placed> placed = NetworkBlocks.of(config);
+      List<NetworkBlocks.Placed> placed = NetworkBlocks.of(config, stem);
       placed.forEach(p -> blocks.add(p.block()));
       Activation activation = new Activation(input, null, null, 0);
       for (int i = 0; i < blocks.size(); i++) {
         Sign next = i + 1 < blocks.size() ? blocks.get(i + 1).consumes() : null;
         activation = blocks.get(i).plan(planner, activation, next);
-        if (placed.get(i).landmark() != null) {
+        planner.nextBlock();
+        if (placed.get(i).landmark() != null && planner.training()) {
           landmarks.put(placed.get(i).landmark(), activation.real());
         }
       }
@@ -66,6 +70,25 @@ public final class Network implements AutoCloseable {
       throw e;
     }
     head = planned;
+    logitsParts = parts(head.logits());
+  }
+
+  /** Views of the images that go through the blocks at a time. */
+  private Tensor[] parts(Tensor whole) {
+    long images = whole.shape().dim(0);
+    int part = planner.passImages();
+    Tensor[] parts = new Tensor[(int) ((images + part - 1) / part)];
+    for (int i = 0; i < parts.length; i++) {
+      long[] dims = new long[whole.shape().rank()];
+      dims[0] = Math.min(part, images - (long) i * part);
+      for (int d = 1; d < dims.length; d++) {
+        dims[d] = whole.shape().dim(d);
+      }
+      long offset = (long) i * part * whole.dtype().bytes(whole.shape()) / images;
+      parts[i] =
+          new Tensor(whole.buffer(), whole.offsetBytes() + offset, Shape.of(dims), whole.dtype());
+    }
+    return parts;
   }
 
   /** Takes the planned memory; see {@link Planner#allocate}. */
@@ -96,7 +119,7 @@ public final class Network implements AutoCloseable {
 
   /**
    * Outputs of the stem, of each stage (of a network without named stages: of each block), and the
-   * logits, by name.
+   * logits, by name. A network planned for evaluation keeps the logits only.
    */
   public Map<String, Tensor> landmarks() {
     return landmarks;
@@ -113,10 +136,18 @@ public final class Network implements AutoCloseable {
 
   /** From the first {@code n} images of {@link #input} to the logits. */
   public void forward(int n, Pass pass) {
-    for (int i = 0; i < blocks.size(); i++) {
-      blocks.get(i).forward(n, pass);
+    if (pass == Pass.TRAIN && !planner.training()) {
+      throw new IllegalStateException("a network planned for evaluation has no TRAIN pass");
     }
-    head.forward(n);
+    int part = planner.passImages();
+    for (int i = 0; i * part < n; i++) {
+      int count = Math.min(part, n - i * part);
+      stem.read(inputParts[i]);
+      for (int j = 0; j < blocks.size(); j++) {
+        blocks.get(j).forward(count, pass);
+      }
+      head.forward(count, logitsParts[i]);
+    }
     forwardDone = pass == Pass.TRAIN;
   }
 

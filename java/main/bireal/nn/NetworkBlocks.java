@@ -27,9 +27,10 @@ final class NetworkBlocks {
     return resnet;
   }
 
-  static List<Placed> of(NetworkConfig config) {
+  /** {@code stem} is the first. */
+  static List<Placed> of(NetworkConfig config, Stem stem) {
     List<Placed> placed = new ArrayList<>();
-    placed.add(new Placed(new Stem(config), "stem"));
+    placed.add(new Placed(stem, "stem"));
     int[] counts = counts(config);
     int C = config.width();
     BottleneckBlock bottleneck = null;

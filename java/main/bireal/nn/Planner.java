@@ -40,7 +40,9 @@ public final class Planner implements AutoCloseable {
   private final int maxImages;
   private final DType real;
   private final Gradient gradientOrNull;
-  private final Arena kept = new Arena("activations");
+  private final Arena images = new Arena("images and logits");
+  private final Arena[] kept;
+  private int keptInUse;
   private final Arena[] gradientSlots = {
     new Arena("gradients of activations (a)"),
     new Arena("gradients of activations (b)"),
@@ -87,6 +89,10 @@ public final class Planner implements AutoCloseable {
     this.maxImages = maxImages;
     this.real = real;
     this.gradientOrNull = gradientOrNull;
+    this.kept =
+        training()
+            ? new Arena[] {new Arena("activations")}
+            : new Arena[] {new Arena("activations (a)"), new Arena("activations (b)")};
     this.step =
         new StepState(
             persistent.reserve(StepState.SHAPE, StepState.DTYPE),
@@ -102,6 +108,14 @@ public final class Planner implements AutoCloseable {
 
   public int maxImages() {
     return maxImages;
+  }
+
+  /**
+   * Images that go through the blocks at a time: all of a micro-batch in training, whose statistics
+   * are its own; else what the backend likes ({@link Backend#evaluationImages}).
+   */
+  int passImages() {
+    return training() ? maxImages : Math.min(maxImages, backend.evaluationImages());
   }
 
   public boolean training() {
@@ -123,9 +137,28 @@ public final class Planner implements AutoCloseable {
     return step;
   }
 
-  /** A tensor kept from the forward to the backward pass. */
+  /** A tensor of the whole micro-batch, outside the blocks. */
+  Tensor outside(Shape shape) {
+    return images.reserve(shape, real);
+  }
+
+  /**
+   * A tensor kept from the forward to the backward pass; when not training, until the next block
+   * has run.
+   */
   public Tensor keep(Shape shape, DType dtype) {
-    return kept.reserve(shape, dtype);
+    return kept[keptInUse].reserve(shape, dtype);
+  }
+
+  /**
+   * Between the planning of two blocks. Without a backward pass a block's tensors take the place of
+   * those of the last but one, so that a whole pass lives in memory that the caches hold.
+   */
+  void nextBlock() {
+    if (!training()) {
+      keptInUse = 1 - keptInUse;
+      kept[keptInUse].reuse();
+    }
   }
 
   /** A small tensor that lives as long as the network. */
@@ -330,7 +363,8 @@ public final class Planner implements AutoCloseable {
   }
 
   private List<Arena> arenas() {
-    List<Arena> arenas = new ArrayList<>(List.of(kept));
+    List<Arena> arenas = new ArrayList<>(List.of(images));
+    arenas.addAll(List.of(kept));
     arenas.addAll(List.of(gradientSlots));
     arenas.addAll(List.of(dz, db, small, workspace, persistent, parameterArena, gradientArena));
     arenas.addAll(extra);

@@ -40,7 +40,7 @@ final class ResNetBlock implements Block {
   public Activation plan(Planner planner, Activation input, Sign next) {
     backend = planner.backend();
     in = input;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     Conv2dSpec spec1 = Conv2dSpec.square(in.image(), K, 3, stride, 1);
     first =
         ConvUnit.real(

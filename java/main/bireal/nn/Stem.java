@@ -18,14 +18,13 @@ final class Stem implements Block {
   private final boolean imagenet;
   private final boolean relu;
   private Backend backend;
-  private Activation in;
+  private Tensor images;
   private Activation out;
   private Sign next;
   private Conv2d conv;
   private BatchNorm2d norm;
   private Conv2dSpec pool;
   private Tensor v;
-  private Tensor normalised;
   private Tensor index;
   private Tensor dv;
 
@@ -45,14 +44,14 @@ final class Stem implements Block {
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
     backend = planner.backend();
-    in = input;
+    images = input.real();
     next = nextSign;
-    int n = planner.maxImages();
+    int n = planner.passImages();
     int width = config.width();
     Conv2dSpec spec =
         imagenet
-            ? Conv2dSpec.square(in.image(), width, 7, 2, 3)
-            : Conv2dSpec.square(in.image(), width, 3, 1, 1);
+            ? Conv2dSpec.square(input.image(), width, 7, 2, 3)
+            : Conv2dSpec.square(input.image(), width, 3, 1, 1);
     conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", spec.output(n), null);
     v = planner.keep(spec.output(n), planner.real());
@@ -70,8 +69,8 @@ final class Stem implements Block {
     if (imagenet) {
       pool = new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1);
       outShape = pool.output(n);
-      normalised = planner.forwardScratch(spec.output(n));
       index = planner.keep(outShape, DType.U8);
+      planner.needWorkspace(backend.batchNormMaxPoolWorkspaceBytes(pool, n, planner.real()));
       planner.layer(
           new Planner.LayerRow(
               "maxpool", "max-pool 3x3/2" + (relu ? ", relu" : ""), pool.output(1), 0, 0, 0, ""));
@@ -88,16 +87,18 @@ final class Stem implements Block {
     return out;
   }
 
+  /** Where the next passes find their images: those planned for, or some of them. */
+  void read(Tensor images) {
+    this.images = images;
+  }
+
   @Override
   public void forward(int n, Pass pass) {
-    conv.forward(n, v, in.real());
+    conv.forward(n, v, images);
     norm.prepare(n, v, pass);
     if (imagenet) {
-      backend.batchNormApply(n, normalised, null, v, norm.affine(), null, null, null, null, null);
-      backend.maxPoolFwd(pool, n, out.real(), index, normalised);
-      if (next != null) {
-        backend.signPackFwd(n, out.bits(), out.real(), Sign.thresholdOf(next));
-      }
+      backend.batchNormMaxPoolFwd(
+          pool, n, out.real(), index, out.bits(), v, norm.affine(), Sign.thresholdOf(next));
     } else {
       backend.batchNormApply(
           n,
@@ -124,13 +125,13 @@ final class Stem implements Block {
       backend.activationBwd(n, dy, dy, out.real(), null, ActivationKind.RELU, 0);
     }
     if (imagenet) {
-      backend.maxPoolBwd(pool, n, dv, dy, index);
-      dy = dv;
+      norm.backwardMaxPool(pool, n, dv, dy, index, v, mode);
+    } else {
+      if (out.sums() == null) { // else the first block has filled them
+        norm.backwardSums(n, dy, v);
+      }
+      norm.backwardFromSums(n, dv, dy, v, mode);
     }
-    if (out.sums() == null) { // else the first block has filled them
-      norm.backwardSums(n, dy, v);
-    }
-    norm.backwardFromSums(n, dv, dy, v, mode);
-    conv.backwardWeight(n, in.real(), dv, mode);
+    conv.backwardWeight(n, images, dv, mode);
   }
 }

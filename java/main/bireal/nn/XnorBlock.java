@@ -45,7 +45,7 @@ final class XnorBlock implements Block {
     final Tensor da;
 
     Half(int number, Shape image, int step, Tensor alphaOfZ) {
-      int n = planner.maxImages();
+      int n = planner.passImages();
       Conv2dSpec spec = Conv2dSpec.square(image, K, 3, step, 1);
       norm = new BatchNorm2d(planner, name + ".bn" + number, spec.input(n), alphaOfZ);
       conv = new BinaryConv2d(planner, name + ".conv" + number + ".weight", spec, config);

@@ -14,6 +14,7 @@ import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -461,6 +462,40 @@ abstract class BackendContract {
               desk.make("out dmax", DType.F32, 2, 7, 6, 33),
               desk.make("dy", DType.F32, 2, max.P(), max.Q(), 33),
               index);
+          Tensor workspace = desk.scratch(b.batchNormMaxPoolWorkspaceBytes(max, 2, DType.F32));
+          Tensor stats = desk.make("stats", DType.F64, 3, 33);
+          double[] statistics = new double[99]; // mean 0, variance and 1/deviation 1
+          Arrays.fill(statistics, 33, 99, 1);
+          Tensors.write(b, stats, statistics);
+          for (GradMode mode : GradMode.values()) {
+            b.batchNormMaxPoolBwd(
+                max,
+                2,
+                desk.make("out#dz behind max " + mode, DType.F32, 2, 7, 6, 33),
+                desk.make("coefficients", DType.F32, 3, 33),
+                desk.make("out#dgamma behind max " + mode, DType.F32, 33),
+                desk.make("out#dbeta behind max " + mode, DType.F32, 33),
+                desk.make("sums", DType.F64, b.batchNormSlices(84, 33), 2, 33),
+                stats,
+                desk.make("gamma", DType.F32, 33),
+                desk.tensors.get("dy"),
+                index,
+                x,
+                mode,
+                workspace);
+          }
+          for (Tensor threshold : new Tensor[] {null, desk.make("threshold", DType.F32, 33)}) {
+            String with = threshold == null ? "" : " with threshold";
+            b.batchNormMaxPoolFwd(
+                max,
+                2,
+                desk.make("out max of norm" + with, DType.F32, 2, max.P(), max.Q(), 33),
+                desk.make("out index of norm" + with, DType.U8, 2, max.P(), max.Q(), 33),
+                desk.make("out bits of norm" + with, DType.BITS, 2, max.P(), max.Q(), 33),
+                x,
+                desk.make("affine", DType.F32, 2, 33),
+                threshold);
+          }
           b.avgPoolFwd(avg, 2, desk.make("out avg", DType.F32, 2, avg.P(), avg.Q(), 33), x);
           b.avgPoolBwd(
               avg,

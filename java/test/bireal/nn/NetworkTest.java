@@ -173,6 +173,42 @@ class NetworkTest {
     return made;
   }
 
+  /** Logits of inference of 11 images, then of the first 7 of them. */
+  private static List<float[]> evaluate(NetworkConfig config, int threads, Gradient gradient) {
+    int side = config.stem() == NetworkConfig.Stem.IMAGENET ? 64 : 16;
+    List<float[]> made = new ArrayList<>();
+    try (Backend backend = CpuBackend.open(threads);
+        Network net =
+            new Network(config, Shape.of(side, side, 3), new Planner(backend, 11, gradient))) {
+      net.allocate();
+      net.initialize(5);
+      long seed = Rng.state(5, "images");
+      float[] pixels = new float[11 * side * side * 3];
+      for (int i = 0; i < pixels.length; i++) {
+        pixels[i] = (float) (4 * Rng.uniform(seed, i) - 2);
+      }
+      Tensors.write(backend, net.input(), pixels);
+      for (int n : new int[] {11, 7}) {
+        net.forward(n, Pass.EVALUATE);
+        made.add(Arrays.copyOf(Tensors.floats(backend, net.logits()), n * 5));
+      }
+    }
+    return made;
+  }
+
+  /** It takes 4 images at a time with one thread, 6 with three, and reuses its memory. */
+  @ParameterizedTest
+  @MethodSource("every")
+  void aNetworkPlannedForEvaluationAgreesWithOneForTrainingToTheBit(NetworkConfig config) {
+    List<float[]> expected = evaluate(config, 1, Gradient.FP32);
+    for (int threads : new int[] {1, 3}) {
+      List<float[]> got = evaluate(config, threads, null);
+      for (int i = 0; i < expected.size(); i++) {
+        assertArrayEquals(expected.get(i), got.get(i), threads + " threads");
+      }
+    }
+  }
+
   @ParameterizedTest
   @MethodSource("every")
   void oneAndThreeThreadsAgreeToTheBit(NetworkConfig config) {

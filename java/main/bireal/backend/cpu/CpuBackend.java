@@ -80,6 +80,16 @@ public final class CpuBackend extends CheckedBackend {
     return FreeMemory.bytes();
   }
 
+  /**
+   * So few that what one op writes is still in the caches when the next one reads it, but two for
+   * each thread, since real convolutions are cut by images. Plans for up to 16 images compute each
+   * by itself, so the count cannot show in the results (native/cpu/onednn.h).
+   */
+  @Override
+  public int evaluationImages() {
+    return Math.max(4, Math.min(2 * threads, 16));
+  }
+
   @Override
   protected long take(long bytes) {
     return NativeMemory.allocate(bytes);

@@ -321,6 +321,54 @@ final class CpuOps implements Ops {
       long pad);
 
   @Override
+  public native void batchNormMaxPoolFwd(
+      long context,
+      long y,
+      long index,
+      long bits,
+      long v,
+      int type,
+      long affine,
+      long threshold,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native long batchNormMaxPoolWorkspaceBytes(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  @Override
+  public native void batchNormMaxPoolBwd(
+      long context,
+      long dz,
+      long coefficients,
+      long dgamma,
+      long dbeta,
+      long sums,
+      long stats,
+      long gamma,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad,
+      int mode,
+      long workspace);
+
+  @Override
   public native void avgPoolFwd(
       long context,
       long y,

@@ -58,6 +58,12 @@ public final class CudaBackend extends CheckedBackend {
   /** Set to wait after every launch, so that a fault is blamed on the kernel that made it. */
   static final String SYNCHRONIZE = "bireal.cuda.synchronize";
 
+  /**
+   * System property for tests: {@code true} takes the kernel that is likely fastest, without timing
+   * any; an emulator's times say nothing.
+   */
+  static final String UNMEASURED = "bireal.cuda.unmeasured";
+
   private static final class Handle extends NativeHandle {
     Handle(long pointer) {
       super("CUDA backend", pointer, CudaOps::destroyContext);
@@ -219,6 +225,12 @@ public final class CudaBackend extends CheckedBackend {
     long[] total = new long[1];
     call("cuMemGetInfo", () -> JCudaDriver.cuMemGetInfo(free, total));
     return free[0];
+  }
+
+  /** The whole batch: a GPU wants many. */
+  @Override
+  public int evaluationImages() {
+    return Integer.MAX_VALUE;
   }
 
   @Override

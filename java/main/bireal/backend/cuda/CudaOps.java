@@ -44,6 +44,7 @@ final class CudaOps implements Ops {
 
   // Plans.
 
+  /** {@code measured}: the forward kernels are timed; else the one that is likely fastest. */
   static native long planBinaryConv(
       long context,
       long n,
@@ -55,7 +56,8 @@ final class CudaOps implements Ops {
       long s,
       long stride,
       long pad,
-      int type);
+      int type,
+      boolean measured);
 
   static native void destroyBinaryConv(long plan);
 
@@ -327,6 +329,54 @@ final class CudaOps implements Ops {
       long s,
       long stride,
       long pad);
+
+  @Override
+  public native void batchNormMaxPoolFwd(
+      long context,
+      long y,
+      long index,
+      long bits,
+      long v,
+      int type,
+      long affine,
+      long threshold,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native long batchNormMaxPoolWorkspaceBytes(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
+
+  @Override
+  public native void batchNormMaxPoolBwd(
+      long context,
+      long dz,
+      long coefficients,
+      long dgamma,
+      long dbeta,
+      long sums,
+      long stats,
+      long gamma,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad,
+      int mode,
+      long workspace);
 
   @Override
   public native void avgPoolFwd(

@@ -110,7 +110,8 @@ abstract class CudaPlan implements Ops.Planned {
                       spec.S(),
                       spec.stride(),
                       spec.pad(),
-                      real.code)));
+                      real.code,
+                      !Boolean.getBoolean(CudaBackend.UNMEASURED))));
       long pointer = handle.pointer();
       valueType = CudaOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
       library =

@@ -68,7 +68,8 @@ public final class Emulator {
     return List.of(
         "-D" + CudaLibraries.FOLDER + "=" + folder(),
         "-D" + CudaBackend.IMAGES + "=PTX",
-        "-D" + CudnnAlgorithms.FILE + "=none");
+        "-D" + CudnnAlgorithms.FILE + "=none",
+        "-D" + CudaBackend.UNMEASURED + "=true");
   }
 
   public static void set(String key, long value) {

@@ -35,6 +35,7 @@ public final class PairedBackend {
       Set.of(
           "description",
           "availableBytes",
+          "evaluationImages",
           "stores",
           "equals",
           "hashCode",

@@ -1,0 +1,24 @@
+#include <immintrin.h>
+
+#include "ops/conv2d/conv2d_direct_impl.h"
+
+namespace bireal::cpu {
+namespace {
+
+struct Avx2 {  // 12 of the 16 registers are sums
+  using V = __m256;
+  enum { kLanes = 8, kPixels = 6, kVectors = 2 };
+  BIREAL_INLINE V zero() { return _mm256_setzero_ps(); }
+  BIREAL_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
+  BIREAL_INLINE V broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+  BIREAL_INLINE void store(float* p, V v) { _mm256_storeu_ps(p, v); }
+};
+
+}  // namespace
+
+static void run_avx2(const Conv2dRow& row) { conv2d_direct_row<Avx2>(row); }
+
+const Conv2dDirectKernel conv2d_direct_avx2 = {"direct:avx2", Avx2::kVectors* Avx2::kLanes, run_avx2};
+
+}  // namespace bireal::cpu

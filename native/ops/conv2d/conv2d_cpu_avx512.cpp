@@ -1,0 +1,24 @@
+#include <immintrin.h>
+
+#include "ops/conv2d/conv2d_direct_impl.h"
+
+namespace bireal::cpu {
+namespace {
+
+struct Avx512 {  // 24 of the 32 registers are sums
+  using V = __m512;
+  enum { kLanes = 16, kPixels = 12, kVectors = 2 };
+  BIREAL_INLINE V zero() { return _mm512_setzero_ps(); }
+  BIREAL_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+  BIREAL_INLINE V broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  BIREAL_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+};
+
+}  // namespace
+
+static void run_avx512(const Conv2dRow& row) { conv2d_direct_row<Avx512>(row); }
+
+const Conv2dDirectKernel conv2d_direct_avx512 = {"direct:avx512", Avx512::kVectors* Avx512::kLanes, run_avx512};
+
+}  // namespace bireal::cpu

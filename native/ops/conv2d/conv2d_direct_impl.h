@@ -1,0 +1,74 @@
+// The kernel of conv2d_direct.h, written once: `Vec` is the instruction set, a struct with V (a vector of kLanes floats), kPixels
+// and kVectors (the tile: their product is the count of accumulators), and always inlined functions.
+#pragma once
+#include "ops/conv2d/conv2d_direct.h"
+
+namespace bireal::cpu {
+
+template <class Vec, int kPixels>
+BIREAL_INLINE void conv2d_direct_tile(const Conv2dRow& row, const float* w, int64_t q, int64_t k0) {
+  using V = typename Vec::V;
+  enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes };
+  V sum[kPixels][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kPixels; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::zero();
+  w += row.r_begin * row.row_floats * kBlock;
+  for (int64_t r = row.r_begin; r < row.r_end; ++r) {
+    const float* x[kPixels];
+#pragma GCC unroll 16
+    for (int i = 0; i < kPixels; ++i) x[i] = row.x + r * row.pitch_floats + (q + i) * row.step_floats;
+    for (int64_t j = 0; j < row.row_floats; ++j, w += kBlock) {
+      V weights[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) weights[v] = Vec::load(w + v * Vec::kLanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kPixels; ++i) {
+        V value = Vec::broadcast(x[i] + j);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, weights[v], sum[i][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kPixels; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t k = k0 + v * Vec::kLanes;
+      float* y = row.y + (q + i) * row.K + k;
+      if (k + Vec::kLanes <= row.K) {
+        Vec::store(y, sum[i][v]);
+      } else {
+        float lanes[Vec::kLanes];
+        Vec::store(lanes, sum[i][v]);
+        for (int64_t lane = 0; k + lane < row.K; ++lane) y[lane] = lanes[lane];
+      }
+    }
+}
+
+template <class Vec, int kPixels>
+BIREAL_INLINE void conv2d_direct_tile_of(int64_t pixels, const Conv2dRow& row, const float* w, int64_t q, int64_t k0) {
+  if constexpr (kPixels > 1) {
+    if (pixels < kPixels) return conv2d_direct_tile_of<Vec, kPixels - 1>(pixels, row, w, q, k0);
+  }
+  conv2d_direct_tile<Vec, kPixels>(row, w, q, k0);
+}
+
+template <class Vec>
+BIREAL_INLINE void conv2d_direct_row(const Conv2dRow& row) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes };
+  // Tiles of nearly equal width: no tail of one pixel, which has too few sums to hide the latency of an addition.
+  const int64_t tiles = (row.Q + Vec::kPixels - 1) / Vec::kPixels, narrow = row.Q / tiles, wide_tiles = row.Q % tiles;
+  const float* w = row.w;
+  for (int64_t k0 = 0; k0 < row.K; k0 += kBlock, w += row.R * row.row_floats * kBlock) {
+    int64_t q = 0;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t pixels = narrow + (t < wide_tiles);
+      conv2d_direct_tile_of<Vec, Vec::kPixels>(pixels, row, w, q, k0);
+      q += pixels;
+    }
+  }
+}
+
+}  // namespace bireal::cpu
