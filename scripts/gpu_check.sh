@@ -43,7 +43,7 @@ if [[ $smoke ]]; then
   unset BIREAL_TEST_CUDA
   batch=${batch:-2} steps=${steps:-1} filter='SignPack*' tests='CudaBackendTest#memory*'
   cases=(java/test-resources/golden/birealnet18-tail-bits.json)
-  export BIREAL_JAVA_OPTS="${BIREAL_JAVA_OPTS:-} -Dbireal.cuda.libraries=$repo/target/native-test/emulator -Dbireal.cuda.images=PTX -Dbireal.cuda.algorithms=none"
+  export BIREAL_JAVA_OPTS="${BIREAL_JAVA_OPTS:-} -Dbireal.cuda.libraries=$repo/target/native-test/emulator -Dbireal.cuda.images=PTX -Dbireal.cuda.algorithms=none -Dbireal.cuda.unmeasured=true"
 else
   export BIREAL_TEST_CUDA=libcuda.so.1
 fi

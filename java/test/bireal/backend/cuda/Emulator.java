@@ -1,6 +1,7 @@
 package bireal.backend.cuda;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -72,7 +73,9 @@ public final class Emulator {
         "-D" + CudaBackend.UNMEASURED + "=true");
   }
 
+  /** On a real device the test is skipped. */
   public static void set(String key, long value) {
+    assumeTrue(emulated(), "sets " + key + " of the emulator");
     assertEquals(0, set0(key, value), () -> lastError0());
   }
 
