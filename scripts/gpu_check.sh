@@ -9,7 +9,7 @@ Runs the tests of the kernels, the contract and step tests of the backend and th
 op of a training step of Bi-Real Net-18 (224x224) against its floor in bytes and operations, whole steps in fp32 and mixed
 precision, and, where python3 has torch, the same network in PyTorch. The table comes last. About 8 minutes at most, without the build.
 --no-build  take what is built (mvn package, target/native-test); needs no network
---batch N   images of a step (default 512; if they do not fit, the error says how many do)
+--batch N   images of a step (default 512; what does not fit is not measured, and the table says how many images do)
 --steps N   timed steps (default 10)
 --smoke     no GPU: everything on the emulator with a tiny network and few tests, to see that this script runs; its figures mean nothing
 Exit code: 0 right and not slow, 1 WRONG, 2 usage or build, 3 a library or the GPU is MISSING, 4 SLOW (right, but an op needs more than
@@ -54,7 +54,9 @@ libraries=()
 if [[ $build ]]; then
   step "build"
   {
-    mvn -q -B package -Dmaven.test.skip=true && mvn -q -B test-compile &&
+    # A first use of what runs later, so that Maven has all it needs offline.
+    mvn -q -B package -Dmaven.test.skip=true && mvn -q -B test-compile surefire:test -Dtest=RngTest &&
+      { scripts/tool.sh GpuBench list || (( $? == 3 )); } &&
       cmake -S . -B target/native-test -DBIREAL_JNI=OFF &&
       cmake --build target/native-test --parallel "$(nproc)" --target bireal_cuda_tests emulator
   } > "$logs/build.log" 2>&1 || { tail -30 "$logs/build.log" >&2; fail 2 "the build failed; whole log: $logs/build.log"; }
@@ -114,7 +116,7 @@ printf '%s\n' "${summary[@]}"
 echo
 printf '%-29s %19s %12s %12s\n' "Bi-Real Net-18, training step" "speed" "time" "memory"
 cat "$logs/bench.log" "$logs/pytorch.log" | sed -n 's/^RESULT //p; /^PyTorch:/p'
-best() { sed -n "s/^RESULT $1 .* \([0-9.]*\) images.*/\1/p" "$logs/$2" | sort -g | tail -1; }
+best() { sed -n "s/^RESULT $1 .* \([0-9.]*\) images\/s.*/\1/p" "$logs/$2" | sort -g | tail -1; }
 ours=$(best 'bireal mixed' bench.log) theirs=$(best 'pytorch' pytorch.log)
 if [[ $ours && $theirs ]]; then
   awk -v a="$ours" -v b="$theirs" 'BEGIN { printf "mixed against the fastest of PyTorch: %.2f times\n", a / b; exit a < b }' || slow="${slow:+$slow, and }PyTorch is faster"

@@ -14,6 +14,7 @@ import bireal.backend.WeightGradient;
 import bireal.backend.cuda.CudaBackend;
 import bireal.backend.cuda.CudaDevice;
 import bireal.backend.cuda.DeviceClock;
+import bireal.nn.MemoryException;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
 import bireal.nn.Planner;
@@ -105,14 +106,25 @@ public final class GpuBench {
             Integer.parseInt(args[2]));
     boolean slow = false;
     for (Precision precision : List.of(Precision.FP32, Precision.MIXED)) {
-      slow |= bench.measure(precision, Integer.parseInt(args[1]));
+      try {
+        slow |= bench.measure(precision, Integer.parseInt(args[1]));
+      } catch (MemoryException e) { // known before anything runs: neither wrong nor slow
+        System.out.println(e.getMessage());
+        System.out.printf(
+            "RESULT bireal %-22s not measured: %s%n",
+            precision.name().toLowerCase(Locale.ROOT),
+            e.getMessage().lines().findFirst().orElse("")
+                + " "
+                + e.getMessage().lines().reduce((a, b) -> b).orElse(""));
+      }
     }
     System.exit(slow ? SLOW : 0);
   }
 
   private static void list() {
     try {
-      for (CudaDevice device : CudaDevice.list()) {
+      List<CudaDevice> devices = CudaDevice.list();
+      for (CudaDevice device : devices) {
         System.out.printf(
             Locale.ROOT,
             "device %d: %s, compute capability %s, %,d MiB, driver for CUDA %s, cuBLAS %s, cuDNN %s%n",
@@ -123,6 +135,12 @@ public final class GpuBench {
             device.driverVersion(),
             device.blasVersion(),
             device.dnnVersion());
+        System.out.println("  kernels: " + device.kernels());
+      }
+      if (devices.isEmpty() || devices.get(0).kernels().startsWith("none")) {
+        System.out.println(
+            "no GPU that can be used: device 0 must be of compute capability 7.5 or newer");
+        System.exit(MISSING);
       }
     } catch (DeviceException e) {
       System.out.println(e.getMessage());
