@@ -1,7 +1,9 @@
 package bireal.train;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
@@ -14,10 +16,12 @@ import bireal.backend.cpu.CpuBackend;
 import bireal.backend.cuda.CudaBackend;
 import bireal.backend.cuda.Emulator;
 import bireal.backend.cuda.PairedBackend;
+import bireal.nn.MemoryException;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
 import bireal.nn.Planner;
 import bireal.optim.OptimizerConfig;
+import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import java.io.IOException;
@@ -231,5 +235,29 @@ class CudaStepsTest {
       }
       assertTrue(Math.abs(other - mean) < 0.15 * mean, text::toString);
     }
+  }
+
+  /** Another program may take what was free a moment ago. */
+  @Test
+  void memoryThatTheDeviceRefusesIsATableAndNothingStaysTaken() {
+    assumeTrue(Emulator.emulated(), "injects a fault");
+    try (Backend backend = CudaBackend.open(0);
+        Network net =
+            new Network(
+                network(NetworkConfig.Family.BIREALNET),
+                Shape.of(16, 16, 3),
+                new Planner(backend, BATCH, DType.F32, Gradient.FP32))) {
+      Emulator.set("fail_allocation", 4); // some arenas are there by then
+      String message = assertThrows(MemoryException.class, net::allocate).getMessage();
+      for (String part :
+          List.of(
+              "a micro-batch of 6 images needs ",
+              "that were free, but ",
+              "are not to be had",
+              "gradients of parameters",
+              "set train.micro_batch to about ")) {
+        assertTrue(message.contains(part), message);
+      }
+    } // and nothingFoundAndNothingLeft
   }
 }

@@ -12,11 +12,27 @@ import java.util.List;
 /**
  * The stand-in CUDA libraries (native/emulator) of this process: {@link #load} before the first
  * JCuda class. Keys: native/emulator/platform/control.h.
+ *
+ * <p>With the environment's BIREAL_TEST_CUDA (as native/testing/cuda_testing.h has it) the same
+ * tests run on the real device and its libraries: nothing is loaded, nothing is found, and counts
+ * are 0. Tests of the emulator itself then are skipped, those that inject a fault too.
  */
 public final class Emulator {
+  /** What BIREAL_TEST_CUDA must be, so that nobody believes another library was tested. */
+  private static final String REAL = "libcuda.so.1";
+
   private static boolean loaded;
 
   private Emulator() {}
+
+  /** False if the tests of this process run on a real device. */
+  public static boolean emulated() {
+    String named = System.getenv("BIREAL_TEST_CUDA");
+    if (named != null && !named.equals(REAL)) {
+      throw new IllegalStateException("BIREAL_TEST_CUDA must be " + REAL + ", got " + named);
+    }
+    return named == null;
+  }
 
   /** Where the stand-ins lie. */
   public static Path folder() {
@@ -33,7 +49,7 @@ public final class Emulator {
 
   /** From here on the CUDA backend of this process runs on the stand-ins. */
   public static synchronized void load() {
-    if (loaded) {
+    if (loaded || !emulated()) {
       return;
     }
     NativeLibrary.load();
@@ -48,8 +64,12 @@ public final class Emulator {
     loaded = true;
   }
 
-  /** For the Java of another process: its CUDA backend runs on the stand-ins. */
+  /** For the Java of another process: its CUDA backend runs where this one's does. */
   public static List<String> options() {
+    if (!emulated()) {
+      String folder = System.getProperty(CudaLibraries.FOLDER);
+      return folder == null ? List.of() : List.of("-D" + CudaLibraries.FOLDER + "=" + folder);
+    }
     return List.of(
         "-D" + CudaLibraries.FOLDER + "=" + folder(),
         "-D" + CudaBackend.IMAGES + "=PTX",
@@ -57,17 +77,19 @@ public final class Emulator {
         "-D" + CudaBackend.UNMEASURED + "=true");
   }
 
+  /** On a real device the test is skipped. */
   public static void set(String key, long value) {
+    assumeTrue(emulated(), "sets " + key + " of the emulator");
     assertEquals(0, set0(key, value), () -> lastError0());
   }
 
   public static long get(String key) {
-    return get0(key);
+    return emulated() ? get0(key) : 0;
   }
 
   public static List<String> findings() {
     List<String> all = new ArrayList<>();
-    for (String text = finding0(0); text != null; text = finding0(all.size())) {
+    for (String text = emulated() ? finding0(0) : null; text != null; text = finding0(all.size())) {
       all.add(text);
     }
     return all;
@@ -140,11 +162,15 @@ public final class Emulator {
   }
 
   public static void clear() {
-    clear0();
+    if (emulated()) {
+      clear0();
+    }
   }
 
   public static void reset() {
-    reset0();
+    if (emulated()) {
+      reset0();
+    }
   }
 
   private static native int set0(String key, long value);
