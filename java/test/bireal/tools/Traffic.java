@@ -206,7 +206,9 @@ public final class Traffic {
     return one + (BATCH - 1.0) * (two - one);
   }
 
-  /** Of one image: the mean of the elements that enter and that leave the 16 binary convolutions. */
+  /**
+   * Of one image: the mean of the elements that enter and that leave the 16 binary convolutions.
+   */
   private static double blockElements(int width, int side) {
     double sum = 0;
     int in = width;

@@ -54,7 +54,8 @@ public final class Emulator {
     }
     NativeLibrary.load();
     // scripts/test.sh says so aloud, and fails where it must not be.
-    assumeTrue(CudaOps.toolkitVersion() > 0, "built without CUDA kernels, because there is no nvcc");
+    assumeTrue(
+        CudaOps.toolkitVersion() > 0, "built without CUDA kernels, because there is no nvcc");
     for (String option : options()) {
       String[] parts = option.substring(2).split("=", 2);
       System.setProperty(parts[0], parts[1]);
