@@ -6,6 +6,7 @@ usage() {
   cat <<TEXT
 usage: scripts/bench.sh conv [--filter REGEX]
        scripts/bench.sh train|eval [--case 224|32] [--rounds N] [--runs N] [--threads N]
+       scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
 conv   each pass of the binary convolution against oneDNN's float32 convolution of the same shape, in the layouts that oneDNN
        prefers; one thread, runs of the two alternate. Results are compared with the reference first.
 train  a whole step of Bi-Real Net-18 (forward, loss, backward, Adam), eval: its forward pass in evaluation mode, against the same
@@ -14,15 +15,23 @@ train  a whole step of Bi-Real Net-18 (forward, loss, backward, Adam), eval: its
        Cases: 224x224, width 64, batch 16, 1000 classes; 32x32, width 32, batch 128, 10 classes (default: both; eval: 224).
        Each side runs in a process of its own, in turn, --rounds times (default 3); a process gives the median of --runs steps
        (default: about 5 seconds). --threads: both sides (default: all cores).
+traffic  memory traffic, launches and bank conflicts of a mixed-precision CUDA step, counted by the emulator for one and two images
+       and scaled to a batch of 512 (default: 224x224, width 64; some minutes). Nothing is timed, and no GPU is needed.
 BIREAL_ISA=scalar|avx2 caps both sides. Needs a machine that does nothing else. The first run downloads libtorch (100 MB).
 TEXT
 }
 fail() { echo "bench: error: $1" >&2; exit 1; }
 case ${1:-} in
-  conv | train | eval) what=$1; shift ;;
+  conv | train | eval | traffic) what=$1; shift ;;
   --help) usage; exit 0 ;;
-  *) usage >&2; fail "expected conv, train or eval, got '${1:-}'" ;;
+  *) usage >&2; fail "expected conv, train, eval or traffic, got '${1:-}'" ;;
 esac
+if [[ $what == traffic ]]; then
+  cd "$repo"
+  [[ -f target/native-test/emulator/libbireal_emulator_control.so ]] || fail "no emulator: run scripts/test.sh once, or 'cmake -S . -B target/native-test -DBIREAL_JNI=OFF' and 'cmake --build target/native-test --target emulator'"
+  echo "$(date +%F), commit $(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown), emulated compute capability 8.0"
+  exec scripts/tool.sh Traffic "$@"
+fi
 cases=(224 32) rounds=3 runs= threads=$(nproc) filter=.
 [[ $what != eval ]] || cases=(224)
 while (( $# > 0 )); do

@@ -27,6 +27,7 @@ const Setting kSettings[] = {
     {"exit_status", 0, 0, 255},
     {"trace", 0, 0, 1},
     {"count_lines", 0, 0, 1},
+    {"race_checks", 1, 0, 1},
 };
 
 }  // namespace

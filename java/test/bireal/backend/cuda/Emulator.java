@@ -3,6 +3,7 @@ package bireal.backend.cuda;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import bireal.runtime.NativeLibrary;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -51,6 +52,10 @@ public final class Emulator {
     if (loaded || !emulated()) {
       return;
     }
+    NativeLibrary.load();
+    // scripts/test.sh says so aloud, and fails where it must not be.
+    assumeTrue(
+        CudaOps.toolkitVersion() > 0, "built without CUDA kernels, because there is no nvcc");
     for (String option : options()) {
       String[] parts = option.substring(2).split("=", 2);
       System.setProperty(parts[0], parts[1]);
@@ -100,6 +105,58 @@ public final class Emulator {
     return all;
   }
 
+  /** What kind of work a record is; values of native/emulator/platform/control.h. */
+  public enum Kind {
+    KERNEL,
+    LIBRARY,
+    COPY,
+    MEMSET,
+    HOST
+  }
+
+  /**
+   * Counters of one kernel, library call, copy or memset (control.h). Sectors are of 32 bytes;
+   * {@code requested} by the warps, {@code ideal} if each access were without gaps.
+   */
+  public record Work(
+      String name,
+      Kind kind,
+      long readBytes,
+      long writtenBytes,
+      long readSectors,
+      long writtenSectors,
+      long requestedSectors,
+      long idealSectors,
+      int worstBankConflict,
+      long threadInstructions,
+      boolean replayed) {
+    /** Distinct sectors, in bytes. */
+    public long sectorBytes() {
+      return 32 * (readSectors + writtenSectors);
+    }
+  }
+
+  /** All that ran, in order. */
+  public static List<Work> allRecords() {
+    List<Work> all = new ArrayList<>();
+    for (long[] v = record0(0); v != null; v = record0(all.size())) {
+      all.add(
+          new Work(
+              recordName0(all.size()),
+              Kind.values()[(int) v[0]],
+              v[1],
+              v[2],
+              v[3],
+              v[4],
+              v[5],
+              v[6],
+              (int) v[7],
+              v[8],
+              v[9] != 0));
+    }
+    return all;
+  }
+
   /** Why the last refused call of this thread was refused. */
   public static String lastError() {
     return lastError0();
@@ -126,6 +183,8 @@ public final class Emulator {
   private static native String lastError0();
 
   private static native String recordName0(long i);
+
+  private static native long[] record0(long i);
 
   private static native void clear0();
 
