@@ -17,6 +17,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -41,6 +42,11 @@ class CudaFaultsIT {
   private static final int LAUNCH_OF_THE_SECOND_EPOCH = 750;
 
   @TempDir Path folder;
+
+  @BeforeAll
+  static void skippedWithoutKernels() {
+    Emulator.load();
+  }
 
   private Ended run(Map<String, String> environment, String... args) throws Exception {
     return Program.run(Emulator.options(), environment, args);
