@@ -97,7 +97,9 @@ class CudaFaultsIT {
   @Test
   void aLostDeviceEndsWithThreeAndTheRunGoesOnFromItsCheckpoint() throws Exception {
     assumeTrue(Emulator.emulated(), "injects faults");
-    assertEnds(0, train("seed=1", "--set", "name=whole"), "whole is trained: 4 steps");
+    // 99: whatever a real device would do wrong without a word.
+    assertEnds(
+        0, train("seed=1,exit_status=99", "--set", "name=whole"), "whole is trained: 4 steps");
     Path run = folder.resolve("runs/small");
     Ended lost = train("fail_launch=" + LAUNCH_OF_THE_SECOND_EPOCH);
     assertEnds(3, lost, "bireal: error: ", "CUDA_ERROR_ILLEGAL_ADDRESS", "small.yaml --resume");
@@ -121,6 +123,24 @@ class CudaFaultsIT {
     assertEquals(
         Files.readString(folder.resolve("runs/whole/log.jsonl")),
         Files.readString(run.resolve("log.jsonl")));
+  }
+
+  @Test
+  void aMixedRunOfMicroBatchesDoesNothingWrong() throws Exception {
+    assumeTrue(Emulator.emulated(), "asks the emulator for findings");
+    assertEnds(
+        0,
+        train(
+            "seed=5,exit_status=99",
+            "--set",
+            "name=mixed",
+            "--set",
+            "train.precision=mixed",
+            "--set",
+            "train.micro_batch=2"),
+        "mixed is trained: 4 steps");
+    assertTrue(
+        Files.readString(folder.resolve("runs/mixed/log.jsonl")).contains("\"loss_scale\":"));
   }
 
   @Test

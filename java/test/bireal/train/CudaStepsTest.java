@@ -22,9 +22,11 @@ import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
 import bireal.nn.Planner;
 import bireal.optim.OptimizerConfig;
+import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
+import bireal.tensor.Tensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -196,6 +198,17 @@ class CudaStepsTest {
       Path report = Path.of("target", "cuda-steps-" + family + (mixed ? "-mixed" : "") + ".txt");
       Files.createDirectories(report.getParent());
       Files.writeString(report, text);
+    }
+  }
+
+  /** As where a run is stopped while the next images travel. */
+  @Test
+  void memoryIsFreedOnlyWhenAnUploadHasArrived() {
+    try (Backend backend = CudaBackend.open(0)) {
+      Buffer buffer = backend.allocate(1 << 16, "images");
+      backend.upload(
+          new Tensor(buffer, 0, Shape.of(1 << 16), DType.U8), ByteBuffer.allocateDirect(1 << 16));
+      buffer.close();
     }
   }
 

@@ -75,7 +75,7 @@ public final class CudaBackend extends CheckedBackend {
   private final CUcontext primary = new CUcontext();
   private final Stream stream = new Stream();
   private final Staging staging;
-  private final Uploads uploads;
+  private Uploads uploads;
   private final Graphs graphs;
   private final cublasHandle blas = new cublasHandle();
   private final cudnnHandle dnn = new cudnnHandle();
@@ -249,6 +249,9 @@ public final class CudaBackend extends CheckedBackend {
           });
     }
     call("cuMemsetD8Async", () -> JCudaDriver.cuMemsetD8Async(memory, (byte) 0, bytes, stream));
+    if (uploads != null) {
+      uploads.release(); // an upload may come first
+    }
     return memory.address();
   }
 
@@ -274,6 +277,9 @@ public final class CudaBackend extends CheckedBackend {
 
   @Override
   protected void free(long address, long bytes) {
+    if (uploads != null) { // not yet where opening the backend fails
+      uploads.finish();
+    }
     call("cuStreamSynchronize", () -> JCudaDriver.cuStreamSynchronize(stream));
     call("cuMemFree", () -> JCudaDriver.cuMemFree(devicePointer(address)));
   }

@@ -45,8 +45,13 @@ final class Uploads {
     owner.call("cuStreamWaitEvent", () -> JCudaDriver.cuStreamWaitEvent(copies, released, 0));
   }
 
-  void close() {
+  /** Waits until all that was asked for has arrived. */
+  void finish() {
     owner.call("cuStreamSynchronize", () -> JCudaDriver.cuStreamSynchronize(copies));
+  }
+
+  void close() {
+    finish();
     staging.close();
     owner.call("cuEventDestroy", () -> JCudaDriver.cuEventDestroy(arrived));
     owner.call("cuEventDestroy", () -> JCudaDriver.cuEventDestroy(released));
