@@ -7,6 +7,7 @@ usage() {
 usage: scripts/bench.sh conv [--filter REGEX]
        scripts/bench.sh train|eval [--case 224|32] [--rounds N] [--runs N] [--threads N]
        scripts/bench.sh profile [--case 224|32] [--runs N] [--threads N]
+       scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
 conv   each pass of the binary convolution against oneDNN's float32 convolution of the same shape, in the layouts that oneDNN
        prefers; one thread, runs of the two alternate. Results are compared with the reference first.
 train  a whole step of Bi-Real Net-18 (forward, loss, backward, Adam), eval: its forward pass in evaluation mode, against the same
@@ -16,15 +17,23 @@ train  a whole step of Bi-Real Net-18 (forward, loss, backward, Adam), eval: its
        Each side runs in a process of its own, in turn, --rounds times (default 3); a process gives the median of --runs steps
        (default: about 5 seconds). --threads: both sides (default: all cores).
 profile  our side of train alone, with the mean time of a step by op (replay is the whole of forward and backward).
+traffic  memory traffic, launches and bank conflicts of a mixed-precision CUDA step, counted by the emulator for one and two images
+       and scaled to a batch of 512 (default: 224x224, width 64; some minutes). Nothing is timed, and no GPU is needed.
 BIREAL_ISA=scalar|avx2 caps both sides. Needs a machine that does nothing else. The first run downloads libtorch (100 MB).
 TEXT
 }
 fail() { echo "bench: error: $1" >&2; exit 1; }
 case ${1:-} in
-  conv | train | eval | profile) what=$1; shift ;;
+  conv | train | eval | profile | traffic) what=$1; shift ;;
   --help) usage; exit 0 ;;
-  *) usage >&2; fail "expected conv, train, eval or profile, got '${1:-}'" ;;
+  *) usage >&2; fail "expected conv, train, eval, profile or traffic, got '${1:-}'" ;;
 esac
+if [[ $what == traffic ]]; then
+  cd "$repo"
+  [[ -f target/native-test/emulator/libbireal_emulator_control.so ]] || fail "no emulator: run scripts/test.sh once, or 'cmake -S . -B target/native-test -DBIREAL_JNI=OFF' and 'cmake --build target/native-test --target emulator'"
+  echo "$(date +%F), commit $(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown), emulated compute capability 8.0"
+  exec scripts/tool.sh Traffic "$@"
+fi
 cases=(224 32) rounds=3 runs= threads=$(nproc) filter=.
 [[ $what != eval ]] || cases=(224)
 while (( $# > 0 )); do

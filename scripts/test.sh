@@ -72,4 +72,13 @@ scripts/disk_test.sh
 step "reference cases through the CLI"
 scripts/bireal verify --failures java/test-resources/golden/*.json
 
+if [[ -x target/native-test/bireal_cuda_tests ]]; then
+  step "reference cases on the CUDA backend, emulated"
+  # Races are looked for in the tests of the kernels; here they would take half as long again.
+  printf '%s\n' java/test-resources/golden/*.json |
+    BIREAL_EMULATOR=race_checks=0,exit_status=99 BIREAL_JAVA_OPTS="-Dbireal.cuda.libraries=target/native-test/emulator -Dbireal.cuda.images=PTX -Dbireal.cuda.algorithms=none -Dbireal.cuda.unmeasured=true" \
+      xargs -P "$(nproc)" -n 1 scripts/bireal verify --backend cuda --failures | grep -vE '^(case|-+|)( |$)' ||
+    fail "a reference case fails on the CUDA backend"
+fi
+
 step "all passed"

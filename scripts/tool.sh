@@ -16,6 +16,8 @@ if [[ ! -f $classpath || -n $(find "$repo/java" "$repo/pom.xml" -newer "$classpa
 fi
 tool=$1
 shift
+libraries=()
+[[ ! -d $repo/target/cuda-redist ]] || libraries=("-Dbireal.cuda.libraries=$repo/target/cuda-redist")  # as scripts/bireal
 # shellcheck disable=SC2086
-exec "${JAVA_HOME:+$JAVA_HOME/bin/}java" ${BIREAL_JAVA_OPTS:-} \
+exec "${JAVA_HOME:+$JAVA_HOME/bin/}java" ${libraries[@]+"${libraries[@]}"} ${BIREAL_JAVA_OPTS:-} \
   -cp "$repo/target/test-classes:$repo/target/classes:$(cat "$classpath")" "bireal.tools.$tool" "$@"

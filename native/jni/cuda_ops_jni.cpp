@@ -193,11 +193,12 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_openLibrary(JNIEnv* env,
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_planBinaryConv(JNIEnv* env, jclass, jlong context, jlong n, jlong h,
                                                                         jlong w, jlong c, jlong k, jlong r, jlong s, jlong stride,
-                                                                        jlong pad, jint type) {
+                                                                        jlong pad, jint type, jboolean measured) {
   return jni_guard(env, [&]() -> jlong {
     const Gpu& g = gpu(context);
+    const Conv2dShape shape{n, h, w, c, k, r, s, stride, pad};
     return reinterpret_cast<jlong>(
-        new BinaryConv{g, cuda::binary_conv_plan(g.device, Conv2dShape{n, h, w, c, k, r, s, stride, pad}), DType(type)});
+        new BinaryConv{g, cuda::binary_conv_plan(g.device, shape, measured ? nullptr : ""), DType(type)});
   });
 }
 

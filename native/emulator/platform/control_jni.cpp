@@ -41,6 +41,27 @@ JNIEXPORT jstring JNICALL Java_bireal_backend_cuda_Emulator_recordName0(JNIEnv* 
   return bireal_emulator_get_record(i, &record) != 0 ? nullptr : env->NewStringUTF(record.name);
 }
 
+// Kind, bytes and distinct sectors read and written, sectors requested and ideal, worst bank conflict, thread instructions,
+// replay.
+JNIEXPORT jlongArray JNICALL Java_bireal_backend_cuda_Emulator_record0(JNIEnv* env, jclass, jlong i) {
+  bireal_emulator_record r;
+  if (bireal_emulator_get_record(i, &r) != 0) return nullptr;
+  const jlong values[] = {r.kind,
+                          jlong(r.read.bytes),
+                          jlong(r.write.bytes),
+                          jlong(r.read.sectors_distinct),
+                          jlong(r.write.sectors_distinct),
+                          jlong(r.read.sectors_requested + r.write.sectors_requested),
+                          jlong(r.read.sectors_ideal + r.write.sectors_ideal),
+                          jlong(r.worst_bank_conflict),
+                          jlong(r.thread_instructions),
+                          r.replay};
+  const jsize count = jsize(sizeof values / sizeof values[0]);
+  jlongArray array = env->NewLongArray(count);
+  if (array != nullptr) env->SetLongArrayRegion(array, 0, count, values);
+  return array;
+}
+
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_Emulator_clear0(JNIEnv*, jclass) { bireal_emulator_clear(); }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_Emulator_reset0(JNIEnv*, jclass) { bireal_emulator_reset(); }

@@ -19,14 +19,15 @@ const Setting kSettings[] = {
     {"device_count", 1, 0, 1},
     {"compute_capability", 80, 75, 120},
     {"driver_version", 13000, 10000, 99999},
-    {"cudnn_version", 90501, 90000, 99999},
-    {"cublas_version", 120600, 120000, 129999},
+    {"cudnn_version", 90501, 8000, 99999},
+    {"cublas_version", 120600, 110000, 129999},
     {"fail_allocation", 0, 0, INT64_MAX},
     {"fail_launch", 0, 0, INT64_MAX},
     {"fail_launch_code", 700, 1, 999},
     {"exit_status", 0, 0, 255},
     {"trace", 0, 0, 1},
     {"count_lines", 0, 0, 1},
+    {"race_checks", 1, 0, 1},
 };
 
 }  // namespace

@@ -93,7 +93,8 @@ struct BinaryConvPlan {
 };
 /// Forward kernels that can run the shape on this GPU, best guess first; popc is always among them.
 std::vector<const char*> binary_conv_kernel_names(const Device& device, const Conv2dShape& shape);
-/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment. Throws InvalidArgument.
+/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment; "" is the best guess. Throws
+/// InvalidArgument.
 BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel = nullptr);
 /// The name of the fastest of `names`: three runs each.
 const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names);

@@ -110,6 +110,7 @@ BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, 
   plan.v_type = binary_conv_v_type(shape);
   plan.workspace_bytes =
       binary_conv_bwd_weight_slices(shape, shape.N) * shape.K * shape.taps() * shape.C * int64_t(sizeof(float));
+  if (kernel && *kernel == 0) kernel = names[0];
   if (kernel) {
     const bool known = std::any_of(names.begin(), names.end(), [&](const char* name) { return std::strcmp(name, kernel) == 0; });
     require(known,

@@ -38,9 +38,12 @@ final class Backends {
     };
   }
 
-  /** A table of the GPUs of this machine, or why there are none. */
+  /** Versions, NVIDIA's files that were loaded, and a table of the GPUs; or what is missing. */
   static void printGpus(PrintWriter out) {
     try {
+      CudaDevice.versions().forEach((what, version) -> out.println(what + " " + version));
+      CudaDevice.libraries().forEach(file -> out.println("  " + file));
+      out.println();
       Table table = new Table(2, "device", "name", "compute capability", "memory, MB", "kernels");
       List<CudaDevice> devices = CudaDevice.list();
       for (CudaDevice device : devices) {
@@ -52,8 +55,6 @@ final class Backends {
             device.kernels());
       }
       table.print(out);
-      CudaDevice.versions().forEach((what, version) -> out.println(what + " " + version));
-      CudaDevice.libraries().forEach(file -> out.println("  " + file));
     } catch (DeviceException e) {
       out.println(e.getMessage());
     }

@@ -5,6 +5,7 @@ import bireal.backend.Profile;
 import bireal.config.ConfigLoader;
 import bireal.config.Recipe;
 import bireal.config.Trajectory;
+import bireal.runtime.DeviceException;
 import bireal.train.CheckpointException;
 import bireal.train.RunFolder;
 import bireal.train.SaveException;
@@ -108,7 +109,7 @@ final class TrainCommand implements Runnable {
             trainer.step(), Map.of("bireal", Version.text(), "backend", backend.description()));
         out.println((resume ? "resuming " : "training ") + folder + " on " + backend.description());
         out.flush();
-        summary = trainer.run(stop::get);
+        summary = run(trainer, stop);
       } catch (SaveException e) {
         throw new SaveException(e.getMessage() + "; " + goOn(), e);
       }
@@ -126,6 +127,24 @@ final class TrainCommand implements Runnable {
         // A signal came: the hook runs already, and has been let go above.
         stop.set(true);
       }
+    }
+  }
+
+  private Trainer.Summary run(Trainer trainer, AtomicBoolean stop) {
+    try {
+      return trainer.run(stop::get);
+    } catch (DeviceException e) {
+      if (!e.fatal()) {
+        throw e;
+      }
+      DeviceException lost =
+          new DeviceException(
+              e.op(),
+              e.code(),
+              e.getMessage() + "; the device is lost, the newest checkpoint is good: " + goOn(),
+              true);
+      lost.initCause(e);
+      throw lost;
     }
   }
 

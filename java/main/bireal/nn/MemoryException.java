@@ -10,15 +10,31 @@ public final class MemoryException extends InputException {
   private static final long serialVersionUID = 1L;
 
   MemoryException(Planner planner, long availableBytes) {
-    super(message(planner, availableBytes));
+    super(
+        String.format(
+            "a micro-batch of %d images needs %,d MB but only %,d MB are free:%n%s",
+            planner.maxImages(),
+            planner.memoryBytes() >> 20,
+            availableBytes >> 20,
+            table(planner, availableBytes)));
   }
 
-  private static String message(Planner planner, long availableBytes) {
-    StringBuilder text = new StringBuilder();
-    text.append(
+  /** Where the backend refused what it said it had: others took it, or it lies in pieces. */
+  MemoryException(Planner planner, long availableBytes, OutOfMemoryError refusal) {
+    super(
         String.format(
-            "a micro-batch of %d images needs %,d MB but only %,d MB are free:%n",
-            planner.maxImages(), planner.memoryBytes() >> 20, availableBytes >> 20));
+            "a micro-batch of %d images needs %,d MB of the %,d MB that were free, but %s:%n%s",
+            planner.maxImages(),
+            planner.memoryBytes() >> 20,
+            availableBytes >> 20,
+            refusal.getMessage(),
+            table(planner, Math.min(availableBytes, planner.memoryBytes() / 2))));
+    initCause(refusal);
+  }
+
+  /** Who wanted what, and the batch that fits into {@code availableBytes}. */
+  private static String table(Planner planner, long availableBytes) {
+    StringBuilder text = new StringBuilder();
     for (Planner.MemoryRow row : planner.memory()) {
       text.append(String.format("  %-40s %,12.1f MB%n", row.what(), row.bytes() / 1048576.0));
     }

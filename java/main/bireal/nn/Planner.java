@@ -381,11 +381,16 @@ public final class Planner implements AutoCloseable {
 
   /**
    * Takes the memory. Throws {@link MemoryException} with the table of who wanted what, before
-   * anything is taken, if the backend has less.
+   * anything is taken, if the backend has less, and if it then refuses a part of it.
    */
   public void allocate() {
     requireFits();
-    take();
+    long available = backend.availableBytes();
+    try {
+      take();
+    } catch (OutOfMemoryError e) {
+      throw new MemoryException(this, available, e);
+    }
   }
 
   private void take() {

@@ -1,19 +1,17 @@
 package bireal.cli;
 
+import static bireal.cli.Program.assertEnds;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bireal.cli.Program.Ended;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
-import java.util.TreeMap;
-import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -34,8 +32,6 @@ class ExitCodeIT {
 
   @TempDir Path folder;
 
-  private record Ended(int code, String output) {}
-
   private Path config() throws IOException {
     Path file = folder.resolve("small.yaml");
     if (!Files.exists(file)) {
@@ -44,53 +40,12 @@ class ExitCodeIT {
     return file;
   }
 
-  private Process start(Map<String, String> environment, String... args) throws IOException {
-    List<String> command = new ArrayList<>();
-    // A JVM whose parent ignores SIGINT (a background job, say) would inherit that: env restores
-    // it.
-    command.addAll(List.of("env", "--default-signal=INT"));
-    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-    command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bireal.cli.Main"));
-    command.addAll(Arrays.asList(args));
-    ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true);
-    builder.environment().putAll(environment);
-    return builder.start();
+  private static Ended run(String... args) throws IOException, InterruptedException {
+    return Program.run(List.of(), Map.of(), args);
   }
 
-  private static Ended end(Process process) throws IOException, InterruptedException {
-    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-    assertTrue(process.waitFor(120, TimeUnit.SECONDS), "still running");
-    return new Ended(process.exitValue(), output);
-  }
-
-  private Ended run(String... args) throws IOException, InterruptedException {
-    return end(start(Map.of(), args));
-  }
-
-  private static void assertEnds(int code, Ended ended, String... parts) {
-    assertEquals(code, ended.code(), ended.output());
-    for (String part : parts) {
-      assertTrue(ended.output().contains(part), "no '" + part + "' in: " + ended.output());
-    }
-  }
-
-  /** Contents of a run's newest checkpoint by file name. */
   private Map<String, List<Byte>> newest(String name) throws IOException {
-    Map<String, List<Byte>> files = new TreeMap<>();
-    Path checkpoints = folder.resolve("runs").resolve(name).resolve("checkpoints");
-    try (Stream<Path> steps = Files.list(checkpoints)) {
-      Path last = steps.filter(Files::isDirectory).sorted().reduce((a, b) -> b).orElseThrow();
-      try (Stream<Path> list = Files.list(last)) {
-        for (Path file : list.toList()) {
-          List<Byte> bytes = new ArrayList<>();
-          for (byte b : Files.readAllBytes(file)) {
-            bytes.add(b);
-          }
-          files.put(last.getFileName() + "/" + file.getFileName(), bytes);
-        }
-      }
-    }
-    return files;
+    return Program.newestCheckpoint(folder.resolve("runs").resolve(name));
   }
 
   @Test
@@ -151,7 +106,15 @@ class ExitCodeIT {
     assertEnds(0, run("train", config, longer[0], longer[1], "--set", "name=whole"));
     for (String signal : List.of("INT", "TERM")) {
       Process process =
-          start(Map.of(), "train", config, longer[0], longer[1], "--set", "name=" + signal);
+          Program.start(
+              List.of(),
+              Map.of(),
+              "train",
+              config,
+              longer[0],
+              longer[1],
+              "--set",
+              "name=" + signal);
       Path log = folder.resolve("runs").resolve(signal).resolve("log.jsonl");
       for (int i = 0; i < 600 && !(Files.exists(log) && Files.size(log) > 0); i++) {
         Thread.sleep(20);
@@ -162,7 +125,7 @@ class ExitCodeIT {
       new ProcessBuilder("kill", "-" + signal, Long.toString(process.pid())).start().waitFor();
       assertEnds(
           signal.equals("INT") ? 130 : 143,
-          end(process),
+          Program.end(process),
           "stopped after step",
           "go on with: scripts/bireal train " + config,
           "--resume");
@@ -227,12 +190,15 @@ class ExitCodeIT {
     assertEnds(2, run("train", config, "--set", "train.epoch=3"), "train.epoch", "epochs");
     assertEnds(
         2,
-        end(start(Map.of("BIREAL_ISA", "sse9"), "train", config, "--set", "name=isa")),
+        Program.end(
+            Program.start(
+                List.of(), Map.of("BIREAL_ISA", "sse9"), "train", config, "--set", "name=isa")),
         "BIREAL_ISA=sse9: use scalar, avx2, avx512, avx512_vpopcntdq or amx");
     assertEnds(
         0,
-        end(
-            start(
+        Program.end(
+            Program.start(
+                List.of(),
                 Map.of("BIREAL_ISA", "scalar"),
                 "train",
                 config,

@@ -52,7 +52,7 @@ class MainTest {
             "bireal: --help --stacktrace --version",
             "bireal train: --from-step --help --profile --resume --set --stacktrace --version CONFIG",
             "bireal eval: --help --set --stacktrace --stage --version --weights RUN|CONFIG",
-            "bireal verify: --backend --failures --help --stacktrace --version CASE.json",
+            "bireal verify: --backend --device --failures --help --stacktrace --version CASE.json",
             "bireal fold: --help --set --stacktrace --stage --version --weights RUN|CONFIG OUT",
             "bireal info: --help --set --stacktrace --stage --version CONFIG",
             "bireal config: --help --resolved --set --stacktrace --version CONFIG",

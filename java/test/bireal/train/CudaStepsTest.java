@@ -1,7 +1,9 @@
 package bireal.train;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
@@ -13,11 +15,14 @@ import bireal.backend.WeightGradient;
 import bireal.backend.cpu.CpuBackend;
 import bireal.backend.cuda.CudaBackend;
 import bireal.backend.cuda.Emulator;
+import bireal.backend.cuda.Half;
 import bireal.backend.cuda.PairedBackend;
+import bireal.nn.MemoryException;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
 import bireal.nn.Planner;
 import bireal.optim.OptimizerConfig;
+import bireal.tensor.DType;
 import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import java.io.IOException;
@@ -133,7 +138,7 @@ class CudaStepsTest {
       // Multiples of 1/64 in [-2, 2): the same value in every type.
       float value = (float) (Math.floor(256 * Rng.uniform(seed, i)) / 64 - 2);
       switch (net.input().dtype()) {
-        case F16 -> bytes.putShort(half(value));
+        case F16 -> bytes.putShort(Half.of(value));
         case BF16 -> bytes.putShort((short) (Float.floatToIntBits(value) >>> 16));
         default -> bytes.putFloat(value);
       }
@@ -146,26 +151,26 @@ class CudaStepsTest {
     backend.write(net.labels(), labels.flip());
   }
 
-  /** Of a value that half precision holds exactly, and that is 0 or normal. */
-  private static short half(float value) {
-    int bits = Float.floatToIntBits(value);
-    if (value == 0) {
-      return 0;
-    }
-    int exponent = ((bits >>> 23) & 255) - 127 + 15;
-    return (short) ((bits >>> 16 & 0x8000) | exponent << 10 | (bits >>> 13 & 1023));
-  }
-
   /**
    * Each op of each step gets the CPU's stored inputs; what it makes is compared (PairedBackend).
    */
   @ParameterizedTest
   @EnumSource(names = {"BIREALNET", "REACTNET", "XNORNET", "RESNET"})
   void everyOpOfTwentyStepsDoesWhatTheCpuDoes(NetworkConfig.Family family) throws IOException {
+    paired(family, family == NetworkConfig.Family.BIREALNET ? STEPS : 2, false);
+  }
+
+  /** The same with activations and gradients in half precision on the GPU. */
+  @Test
+  void everyOpOfAStepInHalfPrecisionDoesWhatTheCpuDoes() throws IOException {
+    paired(NetworkConfig.Family.BIREALNET, 2, true);
+  }
+
+  private static void paired(NetworkConfig.Family family, int steps, boolean mixed)
+      throws IOException {
     try (Backend cpu = CpuBackend.open(2);
         Backend cuda = CudaBackend.open(0)) {
-      PairedBackend pair = new PairedBackend(cpu, cuda);
-      int steps = family == NetworkConfig.Family.BIREALNET ? STEPS : 2;
+      PairedBackend pair = new PairedBackend(cpu, cuda, mixed);
       List<Double> losses =
           train(
               pair.backend(),
@@ -188,7 +193,7 @@ class CudaStepsTest {
                           op,
                           calls,
                           pair.worst().getOrDefault(op, 0.0))));
-      Path report = Path.of("target", "cuda-steps-" + family + ".txt");
+      Path report = Path.of("target", "cuda-steps-" + family + (mixed ? "-mixed" : "") + ".txt");
       Files.createDirectories(report.getParent());
       Files.writeString(report, text);
     }
@@ -231,5 +236,29 @@ class CudaStepsTest {
       }
       assertTrue(Math.abs(other - mean) < 0.15 * mean, text::toString);
     }
+  }
+
+  /** Another program may take what was free a moment ago. */
+  @Test
+  void memoryThatTheDeviceRefusesIsATableAndNothingStaysTaken() {
+    assumeTrue(Emulator.emulated(), "injects a fault");
+    try (Backend backend = CudaBackend.open(0);
+        Network net =
+            new Network(
+                network(NetworkConfig.Family.BIREALNET),
+                Shape.of(16, 16, 3),
+                new Planner(backend, BATCH, DType.F32, Gradient.FP32))) {
+      Emulator.set("fail_allocation", 4); // some arenas are there by then
+      String message = assertThrows(MemoryException.class, net::allocate).getMessage();
+      for (String part :
+          List.of(
+              "a micro-batch of 6 images needs ",
+              "that were free, but ",
+              "are not to be had",
+              "gradients of parameters",
+              "set train.micro_batch to about ")) {
+        assertTrue(message.contains(part), message);
+      }
+    } // and nothingFoundAndNothingLeft
   }
 }

@@ -20,6 +20,7 @@ import jcuda.driver.CUcontext;
 import jcuda.driver.CUdevice;
 import jcuda.driver.CUdeviceptr;
 import jcuda.driver.CUresult;
+import jcuda.driver.CUstream;
 import jcuda.driver.CUstream_flags;
 import jcuda.driver.JCudaDriver;
 import jcuda.jcublas.JCublas2;
@@ -56,6 +57,12 @@ public final class CudaBackend extends CheckedBackend {
 
   /** Set to wait after every launch, so that a fault is blamed on the kernel that made it. */
   static final String SYNCHRONIZE = "bireal.cuda.synchronize";
+
+  /**
+   * System property for tests: {@code true} takes the kernel that is likely fastest, without timing
+   * any; an emulator's times say nothing.
+   */
+  static final String UNMEASURED = "bireal.cuda.unmeasured";
 
   private static final class Handle extends NativeHandle {
     Handle(long pointer) {
@@ -102,7 +109,7 @@ public final class CudaBackend extends CheckedBackend {
           () -> JCublas2.cublasSetMathMode(blas, cublasMath.CUBLAS_DEFAULT_MATH));
       // NVIDIA's sizes. Of our own, or a captured graph would take memory for each product.
       long bytes = CudaOps.computeCapability(context()) >= 90 ? 32L << 20 : 4L << 20;
-      Buffer scratch = allocate(bytes, "workspace of cuBLAS");
+      Buffer scratch = allocateOwn(bytes, "workspace of cuBLAS");
       call(
           "cublasSetWorkspace",
           () -> JCublas2.cublasSetWorkspace(blas, pointer(scratch.address()), bytes));
@@ -143,6 +150,15 @@ public final class CudaBackend extends CheckedBackend {
 
   cudnnHandle dnn() {
     return dnn;
+  }
+
+  /** Where all work goes. */
+  CUstream stream() {
+    return stream;
+  }
+
+  Graphs graphs() {
+    return graphs;
   }
 
   Gemm gemm() {
@@ -234,6 +250,26 @@ public final class CudaBackend extends CheckedBackend {
     }
     call("cuMemsetD8Async", () -> JCudaDriver.cuMemsetD8Async(memory, (byte) 0, bytes, stream));
     return memory.address();
+  }
+
+  /**
+   * Memory that no network plans. Throws DeviceException with what can be done if it is not there.
+   */
+  Buffer allocateOwn(long bytes, String what) {
+    try {
+      return allocate(bytes, what);
+    } catch (OutOfMemoryError e) {
+      DeviceException exception =
+          new DeviceException(
+              "cuMemAlloc",
+              CUresult.CUDA_ERROR_OUT_OF_MEMORY,
+              String.format(
+                  "%s; %,d MB are free: end what else uses the GPU, or set train.micro_batch lower",
+                  e.getMessage(), availableBytes() >> 20),
+              false);
+      exception.initCause(e);
+      throw exception;
+    }
   }
 
   @Override

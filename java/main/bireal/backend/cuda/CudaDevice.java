@@ -28,9 +28,15 @@ public record CudaDevice(
     String blasVersion,
     String dnnVersion) {
 
-  /** All of this machine. Throws DeviceException that says what is missing. */
+  /** What the kernels' launches and JCuda's natives were made for. */
+  private static final int DRIVER = 12;
+
+  private static final int BLAS = 12;
+  private static final int DNN = 9;
+
+  /** All of this machine. Throws DeviceException that says what is missing, or too old. */
   public static List<CudaDevice> list() {
-    CudaLibraries.load();
+    loadChecked();
     try {
       JCudaDriver.cuInit(0);
       int[] count = new int[1];
@@ -76,21 +82,43 @@ public record CudaDevice(
             : "PTX, compiled by the driver");
   }
 
+  private static void loadChecked() {
+    CudaLibraries.load();
+    int driver = newestCuda();
+    if (driver < 1000 * DRIVER) {
+      throw CudaLibraries.missing(
+          "the NVIDIA driver knows CUDA up to "
+              + driverText(driver)
+              + ", but "
+              + DRIVER
+              + ".0 or newer is needed",
+          "update the driver to R525 or newer");
+    }
+    require("cuBLAS", blas(), BLAS);
+    require("cuDNN", dnn(), DNN);
+  }
+
+  private static void require(String library, String version, int major) {
+    if (!version.startsWith(major + ".")) {
+      throw CudaLibraries.missing(
+          library + " " + version + " is loaded, but version " + major + " is needed",
+          CudaLibraries.howToGet());
+    }
+  }
+
   private static int driverCode(String version) {
     String[] parts = version.split("\\.", -1);
     return 1000 * Integer.parseInt(parts[0]) + 10 * Integer.parseInt(parts[1]);
   }
 
-  /** Versions of driver, toolkit and libraries, by name. */
+  /** Versions of toolkit, driver and libraries, by name. Throws as {@link #list}; needs no GPU. */
   public static Map<String, String> versions() {
+    loadChecked();
     Map<String, String> versions = new LinkedHashMap<>();
-    int toolkit = CudaOps.toolkitVersion();
-    versions.put("kernels: CUDA toolkit", toolkit / 1000 + "." + toolkit % 1000 / 10);
-    for (CudaDevice device : list().stream().limit(1).toList()) {
-      versions.put("driver: CUDA", device.driverVersion());
-      versions.put("cuBLAS", device.blasVersion());
-      versions.put("cuDNN", device.dnnVersion());
-    }
+    versions.put("kernels: CUDA toolkit", driverText(CudaOps.toolkitVersion()));
+    versions.put("driver: CUDA", driverText(newestCuda()));
+    versions.put("cuBLAS", blas());
+    versions.put("cuDNN", dnn());
     return versions;
   }
 
@@ -120,16 +148,24 @@ public record CudaDevice(
     JCudaDriver.cuDeviceGetName(name, name.length, device);
     long[] memory = new long[1];
     JCudaDriver.cuDeviceTotalMem(memory, device);
-    int[] driver = new int[1];
-    JCudaDriver.cuDriverGetVersion(driver);
     return new CudaDevice(
         ordinal,
         text(name),
         major + "." + minor,
         memory[0],
-        driver[0] / 1000 + "." + driver[0] % 1000 / 10,
+        driverText(newestCuda()),
         blas(),
-        dotted(JCudnn.cudnnGetVersion(), 10000, 100));
+        dnn());
+  }
+
+  private static int newestCuda() {
+    int[] version = new int[1];
+    JCudaDriver.cuDriverGetVersion(version);
+    return version[0];
+  }
+
+  private static String driverText(int version) {
+    return version / 1000 + "." + version % 1000 / 10;
   }
 
   private static String blas() {
@@ -142,8 +178,11 @@ public record CudaDevice(
     return major[0] + "." + minor[0] + "." + patch[0];
   }
 
-  private static String dotted(long version, long major, long minor) {
-    return version / major + "." + version % major / minor + "." + version % minor;
+  /** 9.5.1 is 90501; until version 8 it would have been 9501. */
+  private static String dnn() {
+    long version = JCudnn.cudnnGetVersion();
+    int major = version < 10000 ? 1000 : 10000;
+    return version / major + "." + version % major / 100 + "." + version % 100;
   }
 
   private static int attribute(CUdevice device, int attribute) {

@@ -70,10 +70,7 @@ final class CudaLibraries {
         driverName,
         "the NVIDIA driver (R525 or newer)",
         "install the driver of this machine's GPU");
-    String how =
-        folder == null
-            ? "install it (CUDA 12 and cuDNN 9), or build with 'mvn package -Pcuda-redist', which brings it"
-            : "-D" + FOLDER + " names that folder: correct or drop it";
+    String how = howToGet();
     for (String file : BLAS) {
       open(path(folder, file), "cuBLAS 12", how);
     }
@@ -99,7 +96,14 @@ final class CudaLibraries {
     }
   }
 
-  private static DeviceException missing(String what, String how) {
+  static String howToGet() {
+    String folder = System.getProperty(FOLDER);
+    return folder == null
+        ? "install it (CUDA 12 and cuDNN 9), or build with 'mvn package -Pcuda-redist', which brings it"
+        : "-D" + FOLDER + "=" + folder + " names where it comes from: correct or drop it";
+  }
+
+  static DeviceException missing(String what, String how) {
     return new DeviceException(
         "cuda", 0, "backend cuda: " + what + "; " + how + ", or choose backend: cpu", true);
   }

@@ -44,6 +44,7 @@ final class CudaOps implements Ops {
 
   // Plans.
 
+  /** {@code measured}: the forward kernels are timed; else the one that is likely fastest. */
   static native long planBinaryConv(
       long context,
       long n,
@@ -55,7 +56,8 @@ final class CudaOps implements Ops {
       long s,
       long stride,
       long pad,
-      int type);
+      int type,
+      boolean measured);
 
   static native void destroyBinaryConv(long plan);
 

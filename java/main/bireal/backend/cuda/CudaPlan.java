@@ -110,7 +110,8 @@ abstract class CudaPlan implements Ops.Planned {
                       spec.S(),
                       spec.stride(),
                       spec.pad(),
-                      real.code)));
+                      real.code,
+                      !Boolean.getBoolean(CudaBackend.UNMEASURED))));
       long pointer = handle.pointer();
       valueType = CudaOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
       library =
@@ -330,7 +331,7 @@ abstract class CudaPlan implements Ops.Planned {
       }
       castBytes = real == DType.F32 ? 0 : bytes(real, (long) C * K);
       castBiasBytes = real == DType.F32 ? 0 : bytes(real, K);
-      ones = opened.add(owner.allocate(bytes(real, maxImages), "ones"));
+      ones = opened.add(owner.allocateOwn(bytes(real, maxImages), "ones"));
       ByteBuffer values = ByteBuffer.allocate((int) ones.bytes()).order(ByteOrder.LITTLE_ENDIAN);
       for (int i = 0; i < maxImages; i++) {
         switch (real) {

@@ -201,10 +201,10 @@ final class CudnnAlgorithms {
       return false;
     }
     long scratch = convolution.workspaceBytes(choice, n);
-    try (Buffer xs = owner.allocate(type.bytes(Shape.of(xCount)), "cuDNN check, x");
-        Buffer ys = owner.allocate(type.bytes(Shape.of(yCount)), "cuDNN check, y");
-        Buffer ws = owner.allocate(type.bytes(Shape.of(wCount)), "cuDNN check, w");
-        Buffer workspace = owner.allocate(Math.max(256, scratch), "cuDNN check, workspace")) {
+    try (Buffer xs = owner.allocateOwn(type.bytes(Shape.of(xCount)), "cuDNN check, x");
+        Buffer ys = owner.allocateOwn(type.bytes(Shape.of(yCount)), "cuDNN check, y");
+        Buffer ws = owner.allocateOwn(type.bytes(Shape.of(wCount)), "cuDNN check, w");
+        Buffer workspace = owner.allocateOwn(Math.max(256, scratch), "cuDNN check, workspace")) {
       Tensor xTensor = new Tensor(xs, 0, Shape.of(xCount), type);
       Tensor yTensor = new Tensor(ys, 0, Shape.of(yCount), type);
       Tensor wTensor = new Tensor(ws, 0, Shape.of(wCount), type);
@@ -378,7 +378,7 @@ final class CudnnAlgorithms {
     int count = Math.toIntExact(tensor.shape().count());
     Shape shape = Shape.of(count);
     float[] values = new float[count];
-    try (Buffer wide = owner.allocate(DType.F32.bytes(shape), "cuDNN check, result")) {
+    try (Buffer wide = owner.allocateOwn(DType.F32.bytes(shape), "cuDNN check, result")) {
       Tensor floats = new Tensor(wide, 0, shape, DType.F32);
       if (tensor.dtype() == DType.F32) {
         owner.copy(floats, tensor);

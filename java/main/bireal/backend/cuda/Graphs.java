@@ -18,6 +18,7 @@ final class Graphs {
   /** Not recorded yet: {@code exec} is null. */
   private static final class Recorded {
     CUgraphExec exec;
+    long launches;
   }
 
   private final CudaBackend owner;
@@ -44,13 +45,13 @@ final class Graphs {
       return;
     }
     if (recorded.exec == null) {
-      recorded.exec = record(work);
+      record(recorded, work);
     }
     CUgraphExec exec = recorded.exec;
     owner.call("cuGraphLaunch", () -> JCudaDriver.cuGraphLaunch(exec, stream));
   }
 
-  private CUgraphExec record(Runnable work) {
+  private void record(Recorded recorded, Runnable work) {
     CUgraph graph = new CUgraph();
     owner.call(
         "cuStreamBeginCapture",
@@ -68,10 +69,21 @@ final class Graphs {
       throw e;
     }
     owner.call("cuStreamEndCapture", () -> JCudaDriver.cuStreamEndCapture(stream, graph));
+    long[] nodes = new long[1];
+    owner.call("cuGraphGetNodes", () -> JCudaDriver.cuGraphGetNodes(graph, null, nodes));
     CUgraphExec exec = new CUgraphExec();
     owner.call("cuGraphInstantiate", () -> JCudaDriver.cuGraphInstantiate(exec, graph, 0));
     owner.call("cuGraphDestroy", () -> JCudaDriver.cuGraphDestroy(graph));
-    return exec;
+    recorded.exec = exec;
+    recorded.launches = nodes[0];
+  }
+
+  /** Kernels, copies and fills of all that is recorded. */
+  long launches() {
+    return all.values().stream()
+        .flatMap(ofWork -> ofWork.values().stream())
+        .mapToLong(recorded -> recorded.launches)
+        .sum();
   }
 
   /** Waits until nothing of it runs any more. */

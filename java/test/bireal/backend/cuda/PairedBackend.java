@@ -77,8 +77,24 @@ public final class PairedBackend {
 
   private static final double F64_BOUND = 1e-11;
 
+  /**
+   * The same where the GPU stores activations and their gradients in half precision. Both get the
+   * same rounded values; a result that is stored is off by 2^-11 of itself, and so is each operand
+   * that a library gets rounded (weights, alpha times a sign) and each weight gradient that cuDNN
+   * rounds before it is widened. Measured: at most 5.3e-4 = 2^-10.9 of the largest value. Sums over
+   * rows add the products of four rows in float32 (2^-21 of the sum of absolute values), and those
+   * of approx_sign are of the rounded dx.
+   */
+  private static final double F16_BOUND = 0x1p-10;
+
+  private static final Set<String> WIDENED = Set.of("conv2dBwdWeight", "binaryConvBwdWeight");
+
+  private static final Map<String, Double> MIXED_F64_BOUNDS =
+      Map.of("approxSignBwd", F16_BOUND, "batchNormSums", 1e-5, "batchNormBwdSums", 1e-5);
+
   private final Backend cpu;
   private final Backend cuda;
+  private final boolean mixed;
   private final IdentityHashMap<Buffer, Buffer> mirrors = new IdentityHashMap<>();
   private final IdentityHashMap<Tensor, Tensor> mirrored = new IdentityHashMap<>();
   private final IdentityHashMap<Object, Pair> pairs = new IdentityHashMap<>();
@@ -86,9 +102,14 @@ public final class PairedBackend {
   private final Map<String, Double> worst = new TreeMap<>();
   private final Map<String, Integer> calls = new TreeMap<>();
 
-  public PairedBackend(Backend cpu, Backend cuda) {
+  /**
+   * With {@code mixed} the GPU stores activations and their gradients in half precision, and the
+   * CPU's are rounded to it before each op.
+   */
+  public PairedBackend(Backend cpu, Backend cuda, boolean mixed) {
     this.cpu = cpu;
     this.cuda = cuda;
+    this.mixed = mixed;
   }
 
   /** The CPU backend, paired. Throws AssertionError at the first op that differs. */
@@ -118,14 +139,14 @@ public final class PairedBackend {
       return own;
     }
     if ((op.endsWith("Bytes") && !QUESTIONS.contains(op)) || op.equals("batchNormSlices")) {
-      return Math.max((long) invoke(method, cpu, args), (long) invoke(method, cuda, args));
+      return Math.max((long) invoke(method, cpu, args), (long) invoke(method, cuda, stored(args)));
     }
     if (op.equals("planUpdate")) {
       UpdateSpec spec = (UpdateSpec) args[0];
       return pair(cpu.planUpdate(spec(spec, 0)), null, spec);
     }
     if (op.startsWith("plan")) {
-      return pair(invoke(method, cpu, args), invoke(method, cuda, args), null);
+      return pair(invoke(method, cpu, args), invoke(method, cuda, stored(args)), null);
     }
     Object[] own = args.clone();
     for (int i = 0; i < args.length; i++) {
@@ -163,6 +184,15 @@ public final class PairedBackend {
     }
     calls.merge(op, 1, Integer::sum);
     return null;
+  }
+
+  /** The same plan with the type that the GPU stores. */
+  private Object[] stored(Object[] args) {
+    Object[] stored = args.clone();
+    for (int i = 0; i < stored.length; i++) {
+      stored[i] = mixed && stored[i] == DType.F32 ? DType.F16 : stored[i];
+    }
+    return stored;
   }
 
   private static Object invoke(Method method, Object target, Object... args) throws Exception {
@@ -324,6 +354,11 @@ public final class PairedBackend {
     return mirrored.computeIfAbsent(
         tensor,
         key -> {
+          if (rounded(tensor)) {
+            long bytes = DType.F16.bytes(tensor.shape());
+            return new Tensor(
+                cuda.allocate(bytes, "half of " + tensor), 0, tensor.shape(), DType.F16);
+          }
           Buffer own = tensor.buffer() instanceof Arena arena ? arena.slab() : tensor.buffer();
           return new Tensor(mirrors.get(own), tensor.offsetBytes(), tensor.shape(), tensor.dtype());
         });
@@ -336,13 +371,43 @@ public final class PairedBackend {
     return bytes;
   }
 
+  /** Activations and their gradients, by the planner's names of what they lie in. */
+  private boolean rounded(Tensor tensor) {
+    return mixed
+        && tensor.dtype() == DType.F32
+        && tensor.buffer() instanceof Arena arena
+        && arena
+            .what()
+            .matches(
+                "images and logits|activations.*|gradients of (activations|the narrow|convolution|downsampled).*");
+  }
+
   private void upload(Tensor tensor) {
-    cuda.write(mirror(tensor), bytes(cpu, tensor));
+    ByteBuffer bytes = bytes(cpu, tensor);
+    if (rounded(tensor)) {
+      ByteBuffer halves = ByteBuffer.allocate(bytes.remaining() / 2).order(ByteOrder.LITTLE_ENDIAN);
+      for (int i = 0; i < bytes.remaining(); i += 4) {
+        short half = Half.of(bytes.getFloat(i));
+        halves.putShort(half);
+        bytes.putFloat(i, Half.value(half));
+      }
+      cuda.write(mirror(tensor), halves.flip());
+      cpu.write(tensor, bytes);
+      return;
+    }
+    cuda.write(mirror(tensor), bytes);
   }
 
   private void compare(String op, Tensor tensor) {
     ByteBuffer expected = bytes(cpu, tensor);
     ByteBuffer got = bytes(cuda, mirror(tensor));
+    if (rounded(tensor)) {
+      ByteBuffer floats = ByteBuffer.allocate(expected.capacity()).order(ByteOrder.LITTLE_ENDIAN);
+      while (got.hasRemaining()) {
+        floats.putFloat(Half.value(got.getShort()));
+      }
+      got = floats.flip();
+    }
     boolean wide = tensor.dtype() == DType.F64;
     if (!wide && tensor.dtype() != DType.F32) {
       if (!expected.equals(got)) {
@@ -361,7 +426,7 @@ public final class PairedBackend {
     for (double value : want) {
       largest = Math.max(largest, Math.abs(value));
     }
-    double bound = wide ? F64_BOUND : BOUNDS.getOrDefault(op, 0.0);
+    double bound = bound(op, wide, rounded(tensor));
     for (int i = 0; i < want.length; i++) {
       double difference = Math.abs(have[i] - want[i]);
       if (Double.isNaN(want[i]) && Double.isNaN(have[i])) {
@@ -387,6 +452,14 @@ public final class PairedBackend {
         worst.merge(op, difference / largest, Math::max);
       }
     }
+  }
+
+  private double bound(String op, boolean wide, boolean rounded) {
+    if (wide) {
+      return mixed ? MIXED_F64_BOUNDS.getOrDefault(op, F64_BOUND) : F64_BOUND;
+    }
+    double bound = BOUNDS.getOrDefault(op, 0.0);
+    return rounded || (mixed && WIDENED.contains(op)) ? Math.max(bound, F16_BOUND) : bound;
   }
 
   private static double[] values(ByteBuffer bytes, int count, boolean wide) {

@@ -1,0 +1,229 @@
+package bireal.tools;
+
+import bireal.backend.ActivationGradient;
+import bireal.backend.Backend;
+import bireal.backend.Gradient;
+import bireal.backend.Precision;
+import bireal.backend.SgdForm;
+import bireal.backend.Tensors;
+import bireal.backend.WeightGradient;
+import bireal.backend.cuda.CudaBackend;
+import bireal.backend.cuda.Emulator;
+import bireal.nn.Network;
+import bireal.nn.NetworkConfig;
+import bireal.nn.Planner;
+import bireal.optim.OptimizerConfig;
+import bireal.tensor.Shape;
+import bireal.train.TrainStep;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+
+/**
+ * What one mixed-precision training step of Bi-Real Net-18 moves on a GPU, as the emulator counts
+ * it: distinct 32-byte sectors of each kernel. Two runs, of one and of two images, give what a
+ * launch moves once (a) and for each image (b); a batch of N moves a + b N. That is exact where
+ * work is cut by images, and a little too much for partial sums, whose number stops growing.
+ */
+public final class Traffic {
+  private static final int BATCH = 512;
+  private static final String USAGE =
+      """
+      usage: scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
+      Counts the memory traffic of a mixed-precision step on the emulator (default: 224x224, width 64;
+      a minute or two), scaled to a batch of 512 images. Nothing is timed; no GPU is needed.
+      """;
+
+  private static final class Row {
+    int launches;
+    double bytes;
+    double requested;
+    int worstBankConflict;
+  }
+
+  private Traffic() {}
+
+  public static void main(String[] args) {
+    int side = 224;
+    int width = 64;
+    for (int i = 0; i < args.length; i += 2) {
+      if (i + 1 == args.length || !args[i].matches("--side|--width")) {
+        System.err.print(USAGE);
+        System.exit(2);
+      }
+      int value = Integer.parseInt(args[i + 1]);
+      if (args[i].equals("--side")) {
+        side = value;
+      } else {
+        width = value;
+      }
+    }
+    if (System.getProperty("bireal.emulator") == null) {
+      System.setProperty("bireal.emulator", "target/native-test/emulator");
+    }
+    Emulator.load();
+    NetworkConfig config =
+        new NetworkConfig(
+            NetworkConfig.Family.BIREALNET,
+            18,
+            width,
+            1000,
+            NetworkConfig.Stem.IMAGENET,
+            NetworkConfig.Weights.AUTO,
+            NetworkConfig.Nonlinearity.AUTO,
+            WeightGradient.CLIPPED,
+            ActivationGradient.APPROX_SIGN,
+            NetworkConfig.Init.KAIMING);
+    List<Emulator.Work> one = step(config, side, 1);
+    List<Emulator.Work> two = step(config, side, 2);
+    if (one.size() != two.size()) {
+      throw new IllegalStateException(
+          "one image takes " + one.size() + " launches, two take " + two.size());
+    }
+    report(config, side, one, two);
+  }
+
+  /** The records of one step of {@code images}, without those of loading the images. */
+  private static List<Emulator.Work> step(NetworkConfig config, int side, int images) {
+    Emulator.reset();
+    Emulator.set("memory_limit", 64L << 30);
+    OptimizerConfig adam =
+        new OptimizerConfig(
+            OptimizerConfig.Type.ADAM,
+            1e-3,
+            BATCH,
+            0.9,
+            0.999,
+            1e-8,
+            0,
+            SgdForm.PYTORCH,
+            0,
+            OptimizerConfig.Decayed.ALL);
+    try (Backend backend = CudaBackend.open(0, false);
+        Network net =
+            new Network(
+                config,
+                Shape.of(side, side, 3),
+                new Planner(backend, images, Precision.MIXED.real, Gradient.AUTO));
+        TrainStep step = new TrainStep(net, adam, 0, false)) {
+      net.allocate();
+      net.initialize(1);
+      step.startLossScale(List.of());
+      ByteBuffer pixels = Tensors.buffer(net.input());
+      for (int i = 0; pixels.hasRemaining(); i++) {
+        pixels.putShort((short) (0x3000 + i * 7919 % 0xb00 + (i % 3 == 0 ? 0x8000 : 0)));
+      }
+      backend.write(net.input(), pixels.flip());
+      backend.zero(net.labels());
+      step.begin(1, 1e-3);
+      Tensors.read(backend, net.planner().step().state()); // waits
+      Emulator.clear();
+      step.microBatch(images, images);
+      step.finish();
+      return Emulator.allRecords();
+    }
+  }
+
+  private static void report(
+      NetworkConfig config, int side, List<Emulator.Work> one, List<Emulator.Work> two) {
+    Map<Emulator.Kind, Map<String, Row>> kinds = new LinkedHashMap<>();
+    for (int i = 0; i < one.size(); i++) {
+      Emulator.Work a = one.get(i);
+      Emulator.Work b = two.get(i);
+      if (!a.name().equals(b.name())) {
+        throw new IllegalStateException(i + ": " + a.name() + " and " + b.name());
+      }
+      Row row =
+          kinds
+              .computeIfAbsent(a.kind(), k -> new LinkedHashMap<>())
+              .computeIfAbsent(a.name(), k -> new Row());
+      row.launches++;
+      row.bytes += scaled(a.sectorBytes(), b.sectorBytes());
+      row.requested += 32 * scaled(a.requestedSectors(), b.requestedSectors());
+      row.worstBankConflict = Math.max(row.worstBankConflict, b.worstBankConflict());
+    }
+    double elements = BATCH * blockElements(config.width(), side);
+    int calls = 0;
+    for (Emulator.Kind kind : new Emulator.Kind[] {Emulator.Kind.KERNEL, Emulator.Kind.LIBRARY}) {
+      Map<String, Row> rows = kinds.getOrDefault(kind, Map.of());
+      double total = rows.values().stream().mapToDouble(r -> r.bytes).sum();
+      System.out.printf(
+          Locale.ROOT,
+          "%n%-44s %8s %9s %7s %9s %10s %6s%n",
+          kind == Emulator.Kind.KERNEL ? "our kernels" : "library calls, operands once",
+          "launches",
+          "MB",
+          "%",
+          "B/element",
+          "req/dist",
+          "banks");
+      List<Map.Entry<String, Row>> sorted = new ArrayList<>(rows.entrySet());
+      sorted.sort(Comparator.comparingDouble(e -> -e.getValue().bytes));
+      for (Map.Entry<String, Row> e : sorted) {
+        Row r = e.getValue();
+        System.out.printf(
+            Locale.ROOT,
+            "%-44s %8d %9.1f %7.1f %9.2f %10s %6s%n",
+            e.getKey(),
+            r.launches,
+            r.bytes / 1e6,
+            100 * r.bytes / total,
+            r.bytes / elements,
+            kind == Emulator.Kind.KERNEL
+                ? String.format(Locale.ROOT, "%.3f", r.requested / r.bytes)
+                : "",
+            kind == Emulator.Kind.KERNEL ? Integer.toString(r.worstBankConflict) : "");
+        calls += r.launches;
+      }
+      System.out.printf(
+          Locale.ROOT,
+          "%-44s %8d %9.1f %7s %9.2f%n",
+          "total",
+          rows.values().stream().mapToInt(r -> r.launches).sum(),
+          total / 1e6,
+          "",
+          total / elements);
+    }
+    int memsets =
+        kinds.getOrDefault(Emulator.Kind.MEMSET, Map.of()).values().stream()
+            .mapToInt(r -> r.launches)
+            .sum();
+    System.out.printf(
+        Locale.ROOT,
+        "%nlaunches and library calls of a step: %d (at most 170), and %d memsets%n"
+            + "block elements: %.0f M (mean of inputs and outputs of the binary convolutions, batch %d)%n",
+        calls,
+        memsets,
+        elements / 1e6,
+        BATCH);
+  }
+
+  private static double scaled(long one, long two) {
+    return one + (BATCH - 1.0) * (two - one);
+  }
+
+  /**
+   * Of one image: the mean of the elements that enter and that leave the 16 binary convolutions.
+   */
+  private static double blockElements(int width, int side) {
+    double sum = 0;
+    int in = width;
+    int pixels = side / 4;
+    for (int stage = 0; stage < 4; stage++) {
+      int out = width << stage;
+      for (int block = 0; block < 4; block++) {
+        int before = pixels;
+        if (stage > 0 && block == 0) {
+          pixels /= 2;
+        }
+        sum += ((double) before * before * in + (double) pixels * pixels * out) / 2;
+        in = out;
+      }
+    }
+    return sum;
+  }
+}
