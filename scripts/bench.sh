@@ -6,6 +6,7 @@ usage() {
   cat <<TEXT
 usage: scripts/bench.sh conv [--filter REGEX]
        scripts/bench.sh train|eval [--case 224|32] [--rounds N] [--runs N] [--threads N]
+       scripts/bench.sh profile [--case 224|32] [--runs N] [--threads N]
        scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
 conv   each pass of the binary convolution against oneDNN's float32 convolution of the same shape, in the layouts that oneDNN
        prefers; one thread, runs of the two alternate. Results are compared with the reference first.
@@ -15,6 +16,7 @@ train  a whole step of Bi-Real Net-18 (forward, loss, backward, Adam), eval: its
        Cases: 224x224, width 64, batch 16, 1000 classes; 32x32, width 32, batch 128, 10 classes (default: both; eval: 224).
        Each side runs in a process of its own, in turn, --rounds times (default 3); a process gives the median of --runs steps
        (default: about 5 seconds). --threads: both sides (default: all cores).
+profile  our side of train alone, with the mean time of a step by op (replay is the whole of forward and backward).
 traffic  memory traffic, launches and bank conflicts of a mixed-precision CUDA step, counted by the emulator for one and two images
        and scaled to a batch of 512 (default: 224x224, width 64; some minutes). Nothing is timed, and no GPU is needed.
 BIREAL_ISA=scalar|avx2 caps both sides. Needs a machine that does nothing else. The first run downloads libtorch (100 MB).
@@ -22,9 +24,9 @@ TEXT
 }
 fail() { echo "bench: error: $1" >&2; exit 1; }
 case ${1:-} in
-  conv | train | eval | traffic) what=$1; shift ;;
+  conv | train | eval | profile | traffic) what=$1; shift ;;
   --help) usage; exit 0 ;;
-  *) usage >&2; fail "expected conv, train, eval or traffic, got '${1:-}'" ;;
+  *) usage >&2; fail "expected conv, train, eval, profile or traffic, got '${1:-}'" ;;
 esac
 if [[ $what == traffic ]]; then
   cd "$repo"
@@ -38,7 +40,8 @@ while (( $# > 0 )); do
   case $1 in
     --help) usage; exit 0 ;;
     --filter) [[ $what == conv ]] || fail "$1 is an option of conv" ;;
-    --case | --rounds | --runs | --threads) [[ $what != conv ]] || fail "$1 is an option of train and eval" ;;
+    --rounds) [[ $what == train || $what == eval ]] || fail "$1 is an option of train and eval" ;;
+    --case | --runs | --threads) [[ $what != conv ]] || fail "$1 is an option of train, eval and profile" ;;
     *) usage >&2; fail "unknown option $1" ;;
   esac
   (( $# > 1 )) || fail "$1 needs a value"
@@ -100,6 +103,11 @@ side() {
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 column() { awk -v side="$1" -v c="$2" '$1 == side { print $c }' "$log"; }
 for case in "${cases[@]}"; do
+  if [[ $what == profile ]]; then
+    echo "profile $case, $threads threads:"
+    side BirealSide profile "$case" "$threads" "${runs:-16}" | sed 's/^/  /'
+    continue
+  fi
   rm -f target/bench-weights.safetensors target/bench-results.safetensors
   side BirealSide check "$case" "$threads" target/bench-weights.safetensors target/bench-results.safetensors
   echo "$what $case: both sides from the same weights:"

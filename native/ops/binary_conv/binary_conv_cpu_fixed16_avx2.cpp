@@ -14,31 +14,40 @@ namespace {
 struct Avx2 {
   using V = __m256i;
   enum { kLanes = 32, kIndexWords = 8, kEntries = 12, kVectors = 2, kPixels = 2, kNarrowPixels = 4, kChannels = 2, kStreams = 2 };
-  enum { kPlanes = 3, kBits = 6, kOffset = 1 << 17 };
+  enum { kPlanes = 3, kOffset = 1 << 17 };
   BIREAL_INLINE V load(const void* p) { return _mm256_load_si256(reinterpret_cast<const V*>(p)); }
   BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
 
-  // Words of a sum v to words of bytes (v & 63, v >> 6 & 63, v >> 12, 0), and the bytes of a kind side by side.
-  BIREAL_INLINE V planes(V v) {
-    const V split = _mm256_or_si256(_mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi32(0x3F)),
-                                                    _mm256_and_si256(_mm256_slli_epi32(v, 2), _mm256_set1_epi32(0x3F00))),
-                                    _mm256_and_si256(_mm256_slli_epi32(v, 4), _mm256_set1_epi32(0x3F0000)));
-    return _mm256_shuffle_epi8(split, _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
-                                                       13, 2, 6, 10, 14, 3, 7, 11, 15));
+  // Entry i: bit b of i negates value b. Three planes of 16 bytes, low bits first. Two tables side by side, one in each half of
+  // the registers: their values 0 and 1, and 2 and 3.
+  BIREAL_INLINE void store_two_tables(int32_t* out0, int32_t* out1, V low, V high) {
+    const V signs_01 = _mm256_setr_epi16(1, 1, -1, 1, 1, -1, -1, -1, 1, 1, -1, 1, 1, -1, -1, -1);
+    const V base = _mm256_add_epi32(_mm256_madd_epi16(low, signs_01), _mm256_set1_epi32(kOffset));
+    const V sum = _mm256_madd_epi16(high, _mm256_set1_epi16(1));                        // bits 2 and 3: 00, and less of it 11
+    const V difference = _mm256_madd_epi16(high, _mm256_set1_epi32(1 << 16 | 0xFFFF));  // 10, and less of it 01
+    const V entries_0 = _mm256_add_epi32(base, sum), entries_4 = _mm256_add_epi32(base, difference);
+    const V entries_8 = _mm256_sub_epi32(base, difference), entries_12 = _mm256_sub_epi32(base, sum);
+    const V low_12 = _mm256_set1_epi32(0xFFF), low_6 = _mm256_set1_epi16(0x3F);
+    auto lower = [&](V a, V b) { return _mm256_packus_epi32(_mm256_and_si256(a, low_12), _mm256_and_si256(b, low_12)); };
+    auto upper = [&](V a, V b) { return _mm256_packus_epi32(_mm256_srli_epi32(a, 12), _mm256_srli_epi32(b, 12)); };
+    const V lower_0 = lower(entries_0, entries_4), lower_8 = lower(entries_8, entries_12);
+    const V planes[kPlanes] = {_mm256_packus_epi16(_mm256_and_si256(lower_0, low_6), _mm256_and_si256(lower_8, low_6)),
+                               _mm256_packus_epi16(_mm256_srli_epi16(lower_0, 6), _mm256_srli_epi16(lower_8, 6)),
+                               _mm256_packus_epi16(upper(entries_0, entries_4), upper(entries_8, entries_12))};
+#pragma GCC unroll 3
+    for (int p = 0; p < kPlanes; ++p) {
+      _mm_store_si128(reinterpret_cast<__m128i*>(out0 + 4 * p), _mm256_castsi256_si128(planes[p]));
+      _mm_store_si128(reinterpret_cast<__m128i*>(out1 + 4 * p), _mm256_extracti128_si256(planes[p], 1));
+    }
   }
-  // Entry i: bit b of i negates value b. Three times 16 bytes, low bits first.
+  BIREAL_INLINE void store_tables(int32_t* out0, int32_t* out1, const uint32_t (&low)[2], const uint32_t (&high)[2]) {
+    auto side_by_side = [](const uint32_t(&pair)[2]) {
+      return _mm256_blend_epi32(_mm256_set1_epi32(int(pair[0])), _mm256_set1_epi32(int(pair[1])), 0xF0);
+    };
+    store_two_tables(out0, out1, side_by_side(low), side_by_side(high));
+  }
   BIREAL_INLINE void store_table(int32_t* out, uint32_t low, uint32_t high) {
-    const V first = _mm256_setr_epi16(1, 1, -1, 1, 1, -1, -1, -1, 1, 1, -1, 1, 1, -1, -1, -1);
-    const V second_0_8 = _mm256_setr_epi16(1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1, -1, 1, -1, 1, -1);
-    const V second_4_12 = _mm256_setr_epi16(-1, 1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
-    const V both = _mm256_add_epi32(_mm256_madd_epi16(_mm256_set1_epi32(int(low)), first), _mm256_set1_epi32(kOffset));
-    const V pair = _mm256_set1_epi32(int(high));
-    const V entries_0_8 = planes(_mm256_add_epi32(both, _mm256_madd_epi16(pair, second_0_8)));
-    const V entries_4_12 = planes(_mm256_add_epi32(both, _mm256_madd_epi16(pair, second_4_12)));
-    const V plane_0_1 = _mm256_permute4x64_epi64(_mm256_unpacklo_epi32(entries_0_8, entries_4_12), _MM_SHUFFLE(3, 1, 2, 0));
-    const V plane_2 = _mm256_permute4x64_epi64(_mm256_unpackhi_epi32(entries_0_8, entries_4_12), _MM_SHUFFLE(3, 1, 2, 0));
-    _mm256_storeu_si256(reinterpret_cast<V*>(out), plane_0_1);
-    _mm_store_si128(reinterpret_cast<__m128i*>(out + 8), _mm256_castsi256_si128(plane_2));
+    store_two_tables(out, out, _mm256_set1_epi32(int(low)), _mm256_set1_epi32(int(high)));
   }
   BIREAL_INLINE __m128i bytes_of(uint64_t nibbles) {
     const __m128i all = _mm_cvtsi64_si128(int64_t(nibbles)), mask = _mm_set1_epi8(15);
@@ -54,7 +63,7 @@ struct Avx2 {
   struct Tile {
     V all[kTables][kWidth][kPlanes];  // 16-bit sums of pairs of bytes, modulo 2^16,
     V odd[kTables][kWidth][kPlanes];  // and of their upper bytes
-    V sum[kTables][kWidth][4];        // 8 channels each, modulo 2^32
+    V sum[kTables][kWidth][4];        // 8 channels each, modulo 2^32; until `finish` 0-3 and 8-11, 4-7 and 12-15, and so on
     uint32_t lookups;
     int batches;  // since `all` and `odd` were cleared
 
@@ -99,7 +108,7 @@ struct Avx2 {
             all[t][v][p] = _mm256_add_epi16(all[t][v][p], bytes[t][v][p]);
             odd[t][v][p] = _mm256_add_epi16(odd[t][v][p], _mm256_srli_epi16(bytes[t][v][p], 8));
           }
-      if (++batches == 256) combine();  // 256 * 4 * 63 < 2^16
+      if (++batches == 128) combine();  // 128 * 4 * 63 < 2^15
     }
 
     BIREAL_MEMBER void run(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t index_step, int64_t quads) {
@@ -121,18 +130,27 @@ struct Avx2 {
 
     __attribute__((noinline)) void combine() {
       batches = 0;
+      const V one_64 = _mm256_set1_epi32(64 << 16 | 1), only_4096 = _mm256_set1_epi32(4096);
       for (int t = 0; t < kTables; ++t)
-        for (int v = 0; v < kWidth; ++v)
+        for (int v = 0; v < kWidth; ++v) {
+          V even[kPlanes], high[kPlanes];
+#pragma GCC unroll 3
           for (int p = 0; p < kPlanes; ++p) {
-            const V high = odd[t][v][p], low = _mm256_sub_epi16(all[t][v][p], _mm256_slli_epi16(high, 8));
-            V* to = sum[t][v];
-            auto widened = [&](__m128i half) { return _mm256_slli_epi32(_mm256_cvtepu16_epi32(half), kBits * p); };
-            to[0] = _mm256_add_epi32(to[0], widened(_mm256_castsi256_si128(low)));
-            to[1] = _mm256_add_epi32(to[1], widened(_mm256_extracti128_si256(low, 1)));
-            to[2] = _mm256_add_epi32(to[2], widened(_mm256_castsi256_si128(high)));
-            to[3] = _mm256_add_epi32(to[3], widened(_mm256_extracti128_si256(high, 1)));
+            high[p] = odd[t][v][p], even[p] = _mm256_sub_epi16(all[t][v][p], _mm256_slli_epi16(high[p], 8));
             all[t][v][p] = odd[t][v][p] = _mm256_setzero_si256();
           }
+          auto add_half = [&](V* to, const V* plane) {
+            const V zero = _mm256_setzero_si256();
+            const V first = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi16(plane[0], plane[1]), one_64),
+                                             _mm256_madd_epi16(_mm256_unpacklo_epi16(plane[2], zero), only_4096));
+            const V second = _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpackhi_epi16(plane[0], plane[1]), one_64),
+                                              _mm256_madd_epi16(_mm256_unpackhi_epi16(plane[2], zero), only_4096));
+            to[0] = _mm256_add_epi32(to[0], first);
+            to[1] = _mm256_add_epi32(to[1], second);
+          };
+          add_half(sum[t][v], even);
+          add_half(sum[t][v] + 2, high);
+        }
     }
 
     BIREAL_MEMBER void finish() {
@@ -140,7 +158,11 @@ struct Avx2 {
       const V offsets = _mm256_set1_epi32(int(lookups * kOffset));
       for (int t = 0; t < kTables; ++t)
         for (int v = 0; v < kWidth; ++v)
-          for (int part = 0; part < 4; ++part) sum[t][v][part] = _mm256_sub_epi32(sum[t][v][part], offsets);
+          for (int half = 0; half < 4; half += 2) {
+            const V first = _mm256_sub_epi32(sum[t][v][half], offsets), second = _mm256_sub_epi32(sum[t][v][half + 1], offsets);
+            sum[t][v][half] = _mm256_permute2x128_si256(first, second, 0x20);
+            sum[t][v][half + 1] = _mm256_permute2x128_si256(first, second, 0x31);
+          }
     }
 
     BIREAL_MEMBER void store_scaled(int t, int v, float* out, double step, int64_t present) const {

@@ -34,6 +34,10 @@ struct Avx512 {
     store(out, _mm512_add_epi32(_mm512_madd_epi16(_mm512_set1_epi32(int(low)), first),
                                 _mm512_madd_epi16(_mm512_set1_epi32(int(high)), second)));
   }
+  BIREAL_INLINE void store_tables(int32_t* out0, int32_t* out1, const uint32_t (&low)[2], const uint32_t (&high)[2]) {
+    store_table(out0, low[0], high[0]);
+    store_table(out1, low[1], high[1]);
+  }
   // Lane l: nibble l in the low bits; VPERMD ignores the others.
   BIREAL_INLINE void store_index(int32_t* out, const uint64_t* nibbles) {
     const V halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);

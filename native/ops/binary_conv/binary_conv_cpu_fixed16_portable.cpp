@@ -38,6 +38,10 @@ struct Portable {
       for (int b = 0; b < 4; ++b) v.lane[i] += i >> b & 1 ? -value[b] : value[b];
     store(out, v);
   }
+  BIREAL_INLINE void store_tables(int32_t* out0, int32_t* out1, const uint32_t (&low)[2], const uint32_t (&high)[2]) {
+    store_table(out0, low[0], high[0]);
+    store_table(out1, low[1], high[1]);
+  }
   BIREAL_INLINE void store_index(int32_t* out, const uint64_t* nibbles) {
     V v;
     for (int i = 0; i < kLanes; ++i) v.lane[i] = int32_t(nibbles[0] >> (4 * i) & 15);

@@ -4,8 +4,8 @@
 //   kVectors, kPixels             tile of bwd_input: kPixels pixels x kVectors vectors of input channels; kNarrowPixels x 1
 //                                 where one vector holds all channels that are left
 //   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors
-//   store_table(out, pair, pair), store_index(out, nibbles [kLanes / 16])
-//   Tile<tables, vectors>         their sums of looked-up values:
+//   store_table(out, pair, pair), store_tables(out, out, pairs [2], pairs [2]): two tables;  store_index(out, nibbles [kLanes /
+//   16]) Tile<tables, vectors>         their sums of looked-up values:
 //     clear()
 //     add_row<taps>(...)          pixel i and tap j look up in the table of column i - j + taps - 1
 //     add(...)                    all tables with all vectors
@@ -188,7 +188,14 @@ struct Fixed16 {
     for (int64_t k = K; k < 4 * quads; ++k) scratch[k] = 0;
     for (int64_t q = 0; q < Q; ++q, dz += K, out += kEntries) {
       for (int64_t k = 0; k < K; ++k) scratch[k] = int16_t(fixed16_round(dz[k] * alpha[k] * inverse));
-      for (int64_t quad = 0; quad < quads; ++quad) {
+      int64_t quad = 0;
+      for (; quad + 2 <= quads; quad += 2) {
+        uint32_t pairs[4];
+        memcpy(pairs, scratch + 4 * quad, sizeof pairs);
+        I::store_tables(out + quad * columns * kEntries, out + (quad + 1) * columns * kEntries, {pairs[0], pairs[2]},
+                        {pairs[1], pairs[3]});
+      }
+      if (quad < quads) {
         uint32_t pair[2];
         memcpy(pair, scratch + 4 * quad, sizeof pair);
         I::store_table(out + quad * columns * kEntries, pair[0], pair[1]);
@@ -315,7 +322,8 @@ struct Fixed16 {
       int32_t* table = task.tables;
       const uint32_t* pairs = task.pairs + k0;
       for (int64_t quad = 0; quad < task.quads; ++quad, pairs += 2 * task.pitch)
-        for (int k = 0; k < I::kChannels; ++k, table += kEntries) I::store_table(table, pairs[k], pairs[task.pitch + k]);
+        for (int k = 0; k < I::kChannels; k += 2, table += 2 * kEntries)
+          I::store_tables(table, table + kEntries, {pairs[k], pairs[k + 1]}, {pairs[task.pitch + k], pairs[task.pitch + k + 1]});
       for (int64_t stream = 0; stream < streams; stream += I::kStreams)
         weight_tile_of<I::kStreams>(smaller(I::kStreams, streams - stream), task, stream, k0);
     }

@@ -3,6 +3,7 @@ package bireal.bench;
 import bireal.backend.ActivationGradient;
 import bireal.backend.Backend;
 import bireal.backend.Gradient;
+import bireal.backend.Profile;
 import bireal.backend.SgdForm;
 import bireal.backend.Tensors;
 import bireal.backend.WeightGradient;
@@ -25,11 +26,13 @@ import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 
 /**
- * Our side. Arguments: train|eval, case, threads, runs; or check, case, threads, weights file,
- * results file: writes both for {@link LibtorchSide}.
+ * Our side. Arguments: train|eval|profile, case, threads, runs; or check, case, threads, weights
+ * file, results file: writes both for {@link LibtorchSide}. profile: train, with the time of a step
+ * by op.
  */
 final class BirealSide {
   private BirealSide() {}
@@ -62,13 +65,18 @@ final class BirealSide {
             SgdForm.PYTORCH,
             0,
             OptimizerConfig.Decayed.ALL);
-    try (Backend backend = CpuBackend.open(Integer.parseInt(args[2]));
+    Profile profile = args[0].equals("profile") ? new Profile() : null;
+    try (Backend opened = CpuBackend.open(Integer.parseInt(args[2]));
         Network network =
             new Network(
                 config,
                 Shape.of(c.side(), c.side(), c.channels()),
-                new Planner(backend, c.batch(), eval ? null : Gradient.FIXED16));
+                new Planner(
+                    profile == null ? opened : profile.wrap(opened),
+                    c.batch(),
+                    eval ? null : Gradient.FIXED16));
         TrainStep step = eval ? null : new TrainStep(network, adam, 0, false)) {
+      Backend backend = network.planner().backend();
       network.allocate();
       network.initialize(0);
       network.refresh();
@@ -95,6 +103,16 @@ final class BirealSide {
                   step.finish();
                 }
               });
+      if (profile != null) {
+        for (Profile.Row row : profile.rows()) {
+          System.out.printf(
+              Locale.ROOT,
+              "%-28s %5d calls %9.2f ms%n",
+              row.op(),
+              row.calls() / number[0],
+              row.totalMs() / number[0]);
+        }
+      }
       c.report(seconds, backend.description());
     }
   }
