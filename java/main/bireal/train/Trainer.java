@@ -402,9 +402,7 @@ public final class Trainer implements AutoCloseable {
               .put("gradient_fallbacks", gradientFallbacks());
       List<Double> scale = run.step().lossScale();
       if (!scale.isEmpty()) {
-        fields
-            .put("loss_scale", scale.get(StepState.SCALE))
-            .put("skipped_steps", run.step().skippedSteps());
+        fields.put("loss_scale", scale.get(StepState.SCALE));
       }
       log("train", fields);
       window.clear();

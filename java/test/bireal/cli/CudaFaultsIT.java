@@ -126,21 +126,22 @@ class CudaFaultsIT {
   }
 
   @Test
-  void aMixedRunOfMicroBatchesDoesNothingWrong() throws Exception {
+  void aMixedRunOfMicroBatchesDoesNothingWrongAndResumesToTheBit() throws Exception {
     assumeTrue(Emulator.emulated(), "asks the emulator for findings");
-    assertEnds(
-        0,
-        train(
-            "seed=5,exit_status=99",
-            "--set",
-            "name=mixed",
-            "--set",
-            "train.precision=mixed",
-            "--set",
-            "train.micro_batch=2"),
-        "mixed is trained: 4 steps");
-    assertTrue(
-        Files.readString(folder.resolve("runs/mixed/log.jsonl")).contains("\"loss_scale\":"));
+    String[] mixed = {
+      "--set", "name=mixed", "--set", "train.precision=mixed", "--set", "train.micro_batch=2"
+    };
+    assertEnds(0, train("seed=5,exit_status=99", mixed), "mixed is trained: 4 steps");
+    Path run = folder.resolve("runs/mixed");
+    String log = Files.readString(run.resolve("log.jsonl"));
+    assertTrue(log.contains("\"loss_scale\":"), log);
+    Map<String, List<Byte>> checkpoint = Program.newestCheckpoint(run);
+    List<String> again = new ArrayList<>(List.of(mixed));
+    again.addAll(List.of("--resume", "--from-step", "2"));
+    // Another order of the streams, too.
+    assertEnds(0, train("seed=6,exit_status=99", again.toArray(new String[0])), "is trained");
+    assertEquals(log, Files.readString(run.resolve("log.jsonl")));
+    assertEquals(checkpoint, Program.newestCheckpoint(run));
   }
 
   @Test
