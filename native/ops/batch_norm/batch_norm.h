@@ -92,6 +92,9 @@ using ref::batch_norm_commit;
 using ref::batch_norm_inference;
 using ref::batch_norm_statistics;
 }  // namespace bireal::cpu
+namespace bireal {
+struct BatchNormApplyParams;
+}
 namespace bireal::cuda {
 // What differs from cpu: values (y, dy, dz, shortcut, real v) are stored as kF32, kF16 or kBf16; v is kI16, kI32 or that type.
 // Sums are partial, [slices, 2, C], added in order by whoever needs them, with slices = row_slice_count(rows, C) (row_slices.h)
@@ -131,6 +134,9 @@ struct BatchNormApplyCuda {
 };
 void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
                       int64_t C, Stream stream);
+
+/// The kernel's parameters, for kernels that apply to what they have just computed.
+BatchNormApplyParams batch_norm_apply_params(void* y, word_t* bits, const BatchNormApplyCuda& in, int64_t rows, int64_t C);
 
 /// `in` as apply had it; of it, affine is read in any case, statistics, threshold and bias2 are not looked at. sums
 /// [row_slice_count(rows, C), 2, C] and dbias1 are of the stored dz. Two launches.

@@ -125,6 +125,28 @@ public interface Backend extends AutoCloseable {
       Tensor prepared,
       Tensor workspace);
 
+  /**
+   * {@link #binaryConvFwd} and {@link #batchNormApply} of its v, with the same results: y and signs
+   * of the normalised convolution with shortcut and so on. With {@code normOrNull} the
+   * convolution's sums are put into its sums first. {@code vOrNull} may be null where the plan
+   * {@link Plan.BinaryConv#fusesBatchNorm}; else it is written.
+   */
+  void binaryConvBatchNormFwd(
+      Plan.BinaryConv plan,
+      int n,
+      Tensor y,
+      Tensor bitsOrNull,
+      Tensor vOrNull,
+      Tensor xBits,
+      Tensor prepared,
+      Tensor affine,
+      BatchNormStatistics normOrNull,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
+      Tensor thresholdOrNull,
+      Tensor workspace);
+
   void binaryConvBwdInput(
       Plan.BinaryConv plan,
       int n,

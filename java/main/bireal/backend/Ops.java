@@ -326,6 +326,38 @@ public interface Ops {
 
     void fwd(long v, long sums, long x, long prepared, long n, long workspace);
 
+    /** Without it {@link #batchNormFwd} is never called. */
+    @Override
+    default boolean fusesBatchNorm() {
+      return false;
+    }
+
+    /** fwd with batchNormApply of its v; {@code v} may be 0. */
+    default void batchNormFwd(
+        long y,
+        int type,
+        long bits,
+        long v,
+        long x,
+        long prepared,
+        long affine,
+        long stats,
+        long runningSums,
+        long sums,
+        long alpha,
+        long gamma,
+        long beta,
+        double eps,
+        long shortcut,
+        long shortcutAffine,
+        long bias1,
+        long slope,
+        long bias2,
+        long threshold,
+        long n) {
+      throw new UnsupportedOperationException(kernelName() + " does not normalise");
+    }
+
     void bwdInput(long dx, long dz, long alpha, long w, long n, long workspace);
 
     void bwdWeight(long dw, long x, long dz, long n, int mode, long workspace);

@@ -214,6 +214,7 @@ abstract class BackendContract {
       b.weightBinarizeFwd(wBits, alpha, w);
       b.binaryConvPrepare(plan, prepared, wBits);
       b.binaryConvFwd(plan, n, v, sums, bits, prepared, workspace);
+      convolveAndNormalise(b, desk, plan, n, bits, prepared, alpha, workspace);
       b.binaryConvBwdInput(plan, n, dx, dz, alpha, wBits, workspace);
       b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.OVERWRITE, workspace);
       b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.ACCUMULATE, workspace);
@@ -234,6 +235,86 @@ abstract class BackendContract {
                   workspace),
           "a plan without backward passes");
     }
+  }
+
+  /** In every combination that a network has; v is written where the plan wants it. */
+  private void convolveAndNormalise(
+      Backend b,
+      Desk desk,
+      Plan.BinaryConv plan,
+      int n,
+      Tensor bits,
+      Tensor prepared,
+      Tensor alpha,
+      Tensor workspace) {
+    int K = plan.spec().K();
+    int P = plan.spec().P();
+    int Q = plan.spec().Q();
+    Tensor affine = desk.make("norm affine", DType.F32, 2, K);
+    Tensor gamma = desk.make("norm gamma", DType.F32, K);
+    Tensor beta = desk.make("norm beta", DType.F32, K);
+    Tensor shortcut = desk.make("norm shortcut", DType.F32, 3, P, Q, K);
+    RPRelu rprelu = new RPRelu(beta, gamma, beta);
+    Tensor made = desk.make("out#norm affine", DType.F32, 2, K);
+    BatchNormStatistics statistics =
+        new BatchNormStatistics(
+            desk.make("out#norm stats", DType.F64, 3, K),
+            made,
+            desk.make("out#norm running", DType.F64, 2, K),
+            desk.make("out norm sums", DType.I64, 1, 2, K),
+            alpha,
+            gamma,
+            beta,
+            1e-5);
+    b.binaryConvBatchNormFwd(
+        plan,
+        n,
+        desk.make("out trained", DType.F32, 3, P, Q, K),
+        desk.make("out trained bits", DType.BITS, 3, P, Q, K),
+        desk.make("out trained v", plan.valueType(), 3, P, Q, K),
+        bits,
+        prepared,
+        made,
+        statistics,
+        shortcut,
+        affine,
+        null,
+        beta,
+        workspace);
+    b.binaryConvBatchNormFwd(
+        plan,
+        n,
+        desk.make("out evaluated", DType.F32, 3, P, Q, K),
+        null,
+        plan.fusesBatchNorm() ? null : desk.make("own v", plan.valueType(), 3, P, Q, K),
+        bits,
+        prepared,
+        affine,
+        null,
+        shortcut,
+        null,
+        rprelu,
+        null,
+        workspace);
+    assertThrows(
+        IllegalArgumentException.class,
+        () ->
+            b.binaryConvBatchNormFwd(
+                plan,
+                n,
+                desk.make("no y", DType.F32, 3, P, Q, K + 1),
+                null,
+                desk.make("no v", plan.valueType(), 3, P, Q, K),
+                bits,
+                prepared,
+                affine,
+                null,
+                null,
+                null,
+                null,
+                null,
+                workspace),
+        "y of other channels");
   }
 
   @Test

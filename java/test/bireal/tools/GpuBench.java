@@ -329,7 +329,7 @@ public final class GpuBench {
       }
       if (args[i] instanceof Plan.BinaryConv plan) {
         long macs = plan.spec().macs() * plan.maxImages();
-        binaryMacs = op.getName().equals("binaryConvFwd") ? macs : 0;
+        binaryMacs = op.getName().matches("binaryConv(BatchNorm)?Fwd") ? macs : 0;
         realMacs = op.getName().startsWith("binaryConvBwd") ? macs : 0;
         shape = conv(plan.spec());
       } else if (args[i] instanceof Plan.Conv2d plan) {

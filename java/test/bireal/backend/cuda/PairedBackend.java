@@ -164,6 +164,10 @@ public final class PairedBackend {
       args = args.clone();
       args[5] = bitsOfPrepared.get((Tensor) args[5]);
     }
+    if (op.equals("binaryConvBatchNormFwd")) {
+      args = args.clone();
+      args[6] = bitsOfPrepared.get((Tensor) args[6]);
+    }
     List<Tensor> tensors = new ArrayList<>();
     Object[] other = new Object[args.length];
     for (int i = 0; i < args.length; i++) {
