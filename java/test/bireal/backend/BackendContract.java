@@ -238,7 +238,7 @@ abstract class BackendContract {
   }
 
   /** In every combination that a network has; v is written where the plan wants it. */
-  private void convolveAndNormalise(
+  private static void convolveAndNormalise(
       Backend b,
       Desk desk,
       Plan.BinaryConv plan,
