@@ -158,6 +158,29 @@ final class BatchNorm2d implements Layer {
 
   /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
   void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
+    backwardCoefficients(n, v, mode);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, null, null, null);
+  }
+
+  /**
+   * The same together with the normalisation {@code other} of a shortcut, which was added to this
+   * one and so has the same dy: one pass reads it for both.
+   */
+  void backwardFromSums(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      BatchNorm2d other,
+      Tensor otherDz,
+      Tensor otherV,
+      GradMode mode) {
+    backwardCoefficients(n, v, mode);
+    other.backwardCoefficients(n, otherV, mode);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, otherDz, otherV, other.coefficients);
+  }
+
+  private void backwardCoefficients(int n, Tensor v, GradMode mode) {
     backend.batchNormBwdCoefficients(
         coefficients,
         gamma.gradient(),
@@ -168,7 +191,6 @@ final class BatchNorm2d implements Layer {
         gamma.value(),
         rows(n, v),
         mode);
-    backend.batchNormBwdApply(n, dz, dy, v, coefficients);
   }
 
   /** As {@link #backward} where the normalised values went through a max-pool: from its dy. */
