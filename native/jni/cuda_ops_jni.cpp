@@ -470,13 +470,15 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdSums(JNIEnv*
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong context,
                                                                                  jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                                 jlong sums, jlong stats, jlong alpha,
-                                                                                 jlong gamma, jlong rows, jlong c, jint mode) {
+                                                                                 jlong sums, jlong summed_rows, jlong stats,
+                                                                                 jlong alpha, jlong gamma, jlong rows, jlong c,
+                                                                                 jint mode) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), cuda::row_slice_count(rows, c), pointer<const double>(stats),
-                                      floats(alpha), floats(gamma), rows, c, GradMode(mode), g.stream);
+                                      pointer<const double>(sums), cuda::row_slice_count(summed_rows, c),
+                                      pointer<const double>(stats), floats(alpha), floats(gamma), rows, c, GradMode(mode),
+                                      g.stream);
   });
 }
 
@@ -490,74 +492,40 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdApply(JNIEnv
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
-                                                                     jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] { max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolCheck(JNIEnv* env, jobject, jint type, jlong n, jlong h,
+                                                                              jlong w, jlong c, jlong r, jlong s, jlong stride,
+                                                                              jlong pad) {
+  jni_guard(env, [&] { cuda::batch_norm_max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}, DType(type)); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong vmax,
+                                                                            jlong index, jlong sums, jlong v, jint type,
+                                                                            jlong gamma, jlong n, jlong h, jlong w, jlong c,
+                                                                            jlong r, jlong s, jlong stride, jlong pad, jlong) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    cuda::batch_norm_max_pool_fwd(g.device, pointer<void>(vmax), pointer<uint8_t>(index), pointer<double>(sums),
+                                  pointer<const void>(v), DType(type), floats(gamma),
+                                  Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolBwdApply(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                                 jlong dy, jlong index, jlong v, jint type,
+                                                                                 jlong coefficients, jlong n, jlong h, jlong w,
+                                                                                 jlong c, jlong r, jlong s, jlong stride,
+                                                                                 jlong pad) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    cuda::batch_norm_max_pool_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), pointer<const uint8_t>(index),
+                                        pointer<const void>(v), DType(type), floats(coefficients),
+                                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_avgPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
                                                                      jlong r, jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] { avg_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong index,
-                                                                   jlong x, jint type, jlong n, jlong h, jlong w, jlong c,
-                                                                   jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::max_pool_fwd(g.device, pointer<void>(y), pointer<uint8_t>(index), pointer<const void>(x), DType(type),
-                       Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy,
-                                                                   jlong index, jint type, jlong n, jlong h, jlong w, jlong c,
-                                                                   jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::max_pool_bwd(g.device, pointer<void>(dx), pointer<const void>(dy), pointer<const uint8_t>(index), DType(type),
-                       Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y,
-                                                                            jlong index, jlong bits, jlong v, jint type,
-                                                                            jlong affine, jlong threshold, jlong n, jlong h,
-                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                            jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::batch_norm_max_pool_fwd(g.device, pointer<void>(y), pointer<uint8_t>(index), pointer<word_t>(bits),
-                                  pointer<const void>(v), DType(type), floats(affine), floats(threshold),
-                                  Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolWorkspaceBytes(JNIEnv* env, jobject, jint type, jlong n,
-                                                                                        jlong h, jlong w, jlong c, jlong r,
-                                                                                        jlong s, jlong stride, jlong pad) {
-  return jni_guard(env, [&]() -> jlong {
-    return cuda::batch_norm_max_pool_workspace_bytes(Conv2dShape{n, h, w, c, c, r, s, stride, pad}, DType(type));
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dz,
-                                                                            jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                            jlong sums, jlong stats, jlong gamma, jlong dy,
-                                                                            jlong index, jlong v, jint type, jlong n, jlong h,
-                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                            jlong pad, jint mode, jlong workspace) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
-    cuda::batch_norm_max_pool_bwd_sums(g.device, pointer<double>(sums), pointer<const void>(dy), pointer<const uint8_t>(index),
-                                       pointer<const void>(v), DType(type), shape, n, pointer<void>(workspace), g.stream);
-    cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), 1, pointer<const double>(stats), nullptr, floats(gamma),
-                                      n * h * w, c, GradMode(mode), g.stream);
-    cuda::batch_norm_max_pool_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), pointer<const uint8_t>(index),
-                                        pointer<const void>(v), DType(type), floats(coefficients), shape, n, g.stream);
-  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_avgPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong x,

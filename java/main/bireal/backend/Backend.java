@@ -223,11 +223,16 @@ public interface Backend extends AutoCloseable {
 
   void batchNormBwdSums(int n, Tensor sums, Tensor dy, Tensor v, Tensor workspace);
 
+  /**
+   * {@code rows} are those of the statistics, {@code summedRows} those that {@code sums} were made
+   * over: fewer where a max-pool lies between.
+   */
   void batchNormBwdCoefficients(
       Tensor coefficients,
       Tensor dgamma,
       Tensor dbeta,
       Tensor sums,
+      long summedRows,
       Tensor stats,
       Tensor alphaOrNull,
       Tensor gamma,
@@ -235,6 +240,25 @@ public interface Backend extends AutoCloseable {
       GradMode mode);
 
   void batchNormBwdApply(int n, Tensor dz, Tensor dy, Tensor v, Tensor coefficients);
+
+  /**
+   * Max-pooling of a real v [n,H,W,C] that is to be normalised with {@code gamma}: winners vmax
+   * [n,P,Q,C] and their taps, index U8 [n,P,Q,C] (native/ops/batch_norm/batch_norm_max_pool.h).
+   * With {@code sumsOrNull} also {@link #batchNormSums} of v.
+   */
+  void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor vmax,
+      Tensor index,
+      Tensor sumsOrNull,
+      Tensor v,
+      Tensor gamma,
+      Tensor workspace);
+
+  /** As {@link #batchNormBwdApply}, from dy [n,P,Q,C] behind the max-pool. */
+  void batchNormMaxPoolBwdApply(
+      Conv2dSpec spec, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, Tensor coefficients);
 
   // conv2d, linear
 
@@ -261,43 +285,6 @@ public interface Backend extends AutoCloseable {
       Tensor workspace);
 
   // pool2d, activation
-
-  void maxPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor index, Tensor x);
-
-  void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index);
-
-  /** Batch norm of a real v [n,H,W,C], max-pool and signs in one pass (native/ops/batch_norm). */
-  void batchNormMaxPoolFwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor y,
-      Tensor index,
-      Tensor bitsOrNull,
-      Tensor v,
-      Tensor affine,
-      Tensor thresholdOrNull);
-
-  long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real);
-
-  /**
-   * Backward of {@link #batchNormMaxPoolFwd} and of its statistics: dz, and the gradients of gamma
-   * and beta. {@code sums} F64 [slices,2,C] and {@code coefficients} F32 [3,C] are scratch.
-   */
-  void batchNormMaxPoolBwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor dz,
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
-      Tensor stats,
-      Tensor gamma,
-      Tensor dy,
-      Tensor index,
-      Tensor v,
-      GradMode mode,
-      Tensor workspace);
 
   void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x);
 

@@ -483,6 +483,7 @@ public abstract class CheckedBackend implements Backend {
       Tensor dgamma,
       Tensor dbeta,
       Tensor sums,
+      long summedRows,
       Tensor stats,
       Tensor alphaOrNull,
       Tensor gamma,
@@ -494,7 +495,8 @@ public abstract class CheckedBackend implements Backend {
         sized(coefficients, DType.F32, 3 * c),
         vector(dgamma, c),
         vector(dbeta, c),
-        sized(sums, DType.F64, 2 * c * batchNormSlices(rows, (int) c)),
+        sized(sums, DType.F64, 2 * c * batchNormSlices(summedRows, (int) c)),
+        summedRows,
         sized(stats, DType.F64, 3 * c),
         vector(alphaOrNull, c),
         vector(gamma, c),
@@ -516,6 +518,61 @@ public abstract class CheckedBackend implements Backend {
         sized(coefficients, DType.F32, 3 * channels(v)),
         rows(n, v),
         channels(v));
+  }
+
+  @Override
+  public void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor vmax,
+      Tensor index,
+      Tensor sumsOrNull,
+      Tensor v,
+      Tensor gamma,
+      Tensor workspace) {
+    long rows = (long) n * spec.H() * spec.W();
+    int type = code(v.dtype());
+    ops.batchNormMaxPoolCheck(
+        type, n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
+    ops.batchNormMaxPoolFwd(
+        context(),
+        sized(vmax, v.dtype(), spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sumsOrNull == null ? 0 : sums(sumsOrNull, n, v),
+        sized(v, v.dtype(), spec.inputCount(n)),
+        type,
+        present(gamma, spec.C()),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad(),
+        sumsOrNull == null ? 0 : atLeast(workspace, batchNormWorkspaceBytes(rows, spec.C())));
+  }
+
+  @Override
+  public void batchNormMaxPoolBwdApply(
+      Conv2dSpec spec, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, Tensor coefficients) {
+    DType real = v.dtype();
+    ops.batchNormMaxPoolBwdApply(
+        context(),
+        sized(dz, real, spec.inputCount(n)),
+        sized(dy, real, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sized(v, real, spec.inputCount(n)),
+        code(real),
+        sized(coefficients, DType.F32, 3L * spec.C()),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad());
   }
 
   // conv2d, linear.
@@ -609,132 +666,6 @@ public abstract class CheckedBackend implements Backend {
   }
 
   // pool2d, activation.
-
-  @Override
-  public void maxPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor index, Tensor x) {
-    ops.maxPoolCheck(
-        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
-    ops.maxPoolFwd(
-        context(),
-        sized(y, x.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        sized(x, x.dtype(), spec.inputCount(n)),
-        code(x.dtype()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index) {
-    ops.maxPoolBwd(
-        context(),
-        sized(dx, dy.dtype(), spec.inputCount(n)),
-        sized(dy, dy.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        code(dy.dtype()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void batchNormMaxPoolFwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor y,
-      Tensor index,
-      Tensor bitsOrNull,
-      Tensor v,
-      Tensor affine,
-      Tensor thresholdOrNull) {
-    ops.maxPoolCheck(
-        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
-    ops.batchNormMaxPoolFwd(
-        context(),
-        sized(y, v.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        bitsOrNull == null ? 0 : images(bitsOrNull, DType.BITS, n, y),
-        sized(v, v.dtype(), spec.inputCount(n)),
-        code(v.dtype()),
-        sized(affine, DType.F32, 2L * spec.C()),
-        vector(thresholdOrNull, spec.C()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real) {
-    return ops.batchNormMaxPoolWorkspaceBytes(
-        code(real),
-        maxImages,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void batchNormMaxPoolBwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor dz,
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
-      Tensor stats,
-      Tensor gamma,
-      Tensor dy,
-      Tensor index,
-      Tensor v,
-      GradMode mode,
-      Tensor workspace) {
-    long c = spec.C();
-    DType real = v.dtype();
-    ops.batchNormMaxPoolBwd(
-        context(),
-        sized(dz, real, spec.inputCount(n)),
-        sized(coefficients, DType.F32, 3 * c),
-        present(dgamma, c),
-        present(dbeta, c),
-        sums(sums, n, v),
-        sized(stats, DType.F64, 3 * c),
-        present(gamma, c),
-        sized(dy, real, spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        sized(v, real, spec.inputCount(n)),
-        code(real),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad(),
-        mode.code,
-        atLeast(workspace, batchNormMaxPoolWorkspaceBytes(spec, n, real)));
-  }
 
   @Override
   public void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x) {

@@ -90,7 +90,15 @@ public final class PairedBackend {
   private static final Set<String> WIDENED = Set.of("conv2dBwdWeight", "binaryConvBwdWeight");
 
   private static final Map<String, Double> MIXED_F64_BOUNDS =
-      Map.of("approxSignBwd", F16_BOUND, "batchNormSums", 1e-5, "batchNormBwdSums", 1e-5);
+      Map.of(
+          "approxSignBwd",
+          F16_BOUND,
+          "batchNormSums",
+          1e-5,
+          "batchNormMaxPoolFwd",
+          1e-5,
+          "batchNormBwdSums",
+          1e-5);
 
   private final Backend cpu;
   private final Backend cuda;
