@@ -55,6 +55,15 @@ void batch_norm_bwd_sums(Host& owner, jlong sums, jlong dy, jlong v, jint v_type
                              pointer<void>(workspace));
 }
 
+void batch_norm_bwd_apply(Host& owner, jlong dz, jlong dy, jlong v, jint v_type, jlong coefficients, jlong rows, jlong c) {
+  if (owner.reference)
+    ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dy), pointer<const void>(v), DType(v_type), floats(coefficients), rows,
+                              c);
+  else
+    cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dy), pointer<const void>(v), DType(v_type),
+                              floats(coefficients), rows, c);
+}
+
 }  // namespace
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_createContext(JNIEnv* env, jclass, jint threads, jint isa,
@@ -205,19 +214,21 @@ JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
-                                                                    jlong dthreshold, jlong sums, jlong db, jlong x, jint,
-                                                                    jlong threshold, jlong shortcut, jlong v, jint v_type,
-                                                                    jlong rows, jlong c, jint kind, jint mode, jlong workspace) {
+                                                                    jlong dthreshold, jlong sums, jlong db, jlong x, jint type,
+                                                                    jlong threshold, jlong shortcut, jlong pooled_w, jlong v,
+                                                                    jint v_type, jlong second_sums, jlong second_v, jlong rows,
+                                                                    jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
       ref::approx_sign_bwd(pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x), floats(threshold),
-                           floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode));
+                           floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode));
     else
       cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
-                           floats(threshold), floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode),
+                           floats(threshold), floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode),
                            pointer<void>(workspace));
     if (sums) batch_norm_bwd_sums(owner, sums, dx, v, v_type, rows, c, workspace);
+    if (second_sums) batch_norm_bwd_sums(owner, second_sums, dx, second_v, type, rows, c, workspace);
   });
 }
 
@@ -379,16 +390,14 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(J
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdApply(JNIEnv* env, jobject, jlong context, jlong dz, jlong dy,
-                                                                        jint, jlong v, jint type, jlong coefficients, jlong rows,
-                                                                        jlong c) {
+                                                                        jint type, jlong v, jint v_type, jlong coefficients,
+                                                                        jlong shortcut_dz, jlong shortcut_v,
+                                                                        jlong shortcut_coefficients, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
-    if (owner.reference)
-      ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dy), pointer<const void>(v), DType(type), floats(coefficients), rows,
-                                c);
-    else
-      cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dy), pointer<const void>(v), DType(type),
-                                floats(coefficients), rows, c);
+    // The shortcut's first: dz may be dy.
+    if (shortcut_dz) batch_norm_bwd_apply(owner, shortcut_dz, dy, shortcut_v, type, shortcut_coefficients, rows, c);
+    batch_norm_bwd_apply(owner, dz, dy, v, v_type, coefficients, rows, c);
   });
 }
 

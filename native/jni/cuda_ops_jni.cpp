@@ -376,15 +376,16 @@ JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_approxSignWorkspaceByte
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
                                                                       jlong dthreshold, jlong sums, jlong db, jlong x, jint type,
-                                                                      jlong threshold, jlong shortcut, jlong v, jint v_type,
-                                                                      jlong rows, jlong c, jint kind, jint mode,
-                                                                      jlong workspace) {
+                                                                      jlong threshold, jlong shortcut, jlong pooled_w, jlong v,
+                                                                      jint v_type, jlong second_sums, jlong second_v, jlong rows,
+                                                                      jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::approx_sign_bwd(g.device, pointer<void>(dx), pointer<float>(dthreshold), pointer<const void>(db),
-                          pointer<const void>(x), DType(type), floats(threshold), pointer<const void>(shortcut),
-                          pointer<double>(sums), pointer<const void>(v), DType(v_type), rows, c, ActivationGradient(kind),
-                          GradMode(mode), pointer<void>(workspace), g.stream);
+                          pointer<const void>(x), DType(type), floats(threshold), pointer<const void>(shortcut), pooled_w,
+                          pointer<double>(sums), pointer<const void>(v), DType(v_type), pointer<double>(second_sums),
+                          pointer<const void>(second_v), rows, c, ActivationGradient(kind), GradMode(mode),
+                          pointer<void>(workspace), g.stream);
   });
 }
 
@@ -484,11 +485,13 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdApply(JNIEnv* env, jobject, jlong context, jlong dz, jlong dy,
                                                                           jint type, jlong v, jint v_type, jlong coefficients,
-                                                                          jlong rows, jlong c) {
+                                                                          jlong shortcut_dz, jlong shortcut_v,
+                                                                          jlong shortcut_coefficients, jlong rows, jlong c) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::batch_norm_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), DType(type), pointer<const void>(v),
-                               DType(v_type), floats(coefficients), rows, c, g.stream);
+                               DType(v_type), floats(coefficients), pointer<void>(shortcut_dz), pointer<const void>(shortcut_v),
+                               floats(shortcut_coefficients), rows, c, g.stream);
   });
 }
 

@@ -158,7 +158,7 @@ struct Step {
     around("batch_norm_bwd_apply",
            [&] { cpu::batch_norm_bwd_apply(c, d.data(), z.data(), counts.data(), DType::kI16, coefficients.data(), rows, C); });
     around("approx_sign_bwd", [&] {
-      cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), rows, C,
+      cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), 0, rows, C,
                            ActivationGradient::kApproxSign, GradMode::kOverwrite, scratch());
     });
     around("sign_pack_fwd", [&] { cpu::sign_pack_fwd(c, bits.data(), x.data(), nullptr, rows, C); });

@@ -146,8 +146,11 @@ void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DTy
 void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
                                  int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
                                  int64_t C, GradMode mode, Stream stream);
+/// Where shortcut_dz is not null also that of the shortcut's own norm, which was added and has the same dy: shortcut_v and
+/// shortcut_dz [rows, C] of `type`; shortcut_dz must not be dy.
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,
-                          const float* coefficients, int64_t rows, int64_t C, Stream stream);
+                          const float* coefficients, void* shortcut_dz, const void* shortcut_v,
+                          const float* shortcut_coefficients, int64_t rows, int64_t C, Stream stream);
 
 struct RunningStatistics {  // of one normalisation, on the device
   float* running_mean;

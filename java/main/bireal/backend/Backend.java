@@ -149,8 +149,11 @@ public interface Backend extends AutoCloseable {
   long approxSignWorkspaceBytes(long rows, int C);
 
   /**
-   * {@code mode} is that of the threshold's gradient. With {@code sumsOrNull} also what {@link
-   * #batchNormBwdSums} makes of dx and {@code vOrNull}, the input of the normalisation in front.
+   * {@code mode} is that of the threshold's gradient. The shortcut's gradient is like x, or pooled,
+   * [n,H/2,W/2,C], where the shortcut begins with an average pool of 2x2. With {@code sumsOrNull}
+   * also what {@link #batchNormBwdSums} makes of dx and {@code vOrNull}, the input of the
+   * normalisation in front; with {@code secondSumsOrNull} the same of {@code secondVOrNull}, the
+   * real input of the shortcut's normalisation that was added there.
    */
   void approxSignBwd(
       int n,
@@ -162,6 +165,8 @@ public interface Backend extends AutoCloseable {
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
       Tensor vOrNull,
+      Tensor secondSumsOrNull,
+      Tensor secondVOrNull,
       ActivationGradient kind,
       GradMode mode,
       Tensor workspace);
@@ -239,7 +244,19 @@ public interface Backend extends AutoCloseable {
       long rows,
       GradMode mode);
 
-  void batchNormBwdApply(int n, Tensor dz, Tensor dy, Tensor v, Tensor coefficients);
+  /**
+   * dz may be dy. With {@code shortcutDzOrNull} also that of the shortcut's own normalisation,
+   * which was added and has the same dy; all three or none.
+   */
+  void batchNormBwdApply(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      Tensor coefficients,
+      Tensor shortcutDzOrNull,
+      Tensor shortcutVOrNull,
+      Tensor shortcutCoefficientsOrNull);
 
   /**
    * Max-pooling of a real v [n,H,W,C] that is to be normalised with {@code gamma}: winners vmax

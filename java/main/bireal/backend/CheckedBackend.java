@@ -187,6 +187,8 @@ public abstract class CheckedBackend implements Backend {
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
       Tensor vOrNull,
+      Tensor secondSumsOrNull,
+      Tensor secondVOrNull,
       ActivationGradient kind,
       GradMode mode,
       Tensor workspace) {
@@ -204,8 +206,16 @@ public abstract class CheckedBackend implements Backend {
         sumsOrNull,
         " over values that are ",
         vOrNull);
+    check(
+        (secondSumsOrNull == null) == (secondVOrNull == null),
+        "approx_sign",
+        "sums ",
+        secondSumsOrNull,
+        " over values that are ",
+        secondVOrNull);
     long c = channels(x);
     DType real = x.dtype();
+    long pooledW = pooledWidth(shortcutOrNull, x);
     ops.approxSignBwd(
         context(),
         images(dx, real, n, x),
@@ -215,16 +225,44 @@ public abstract class CheckedBackend implements Backend {
         images(x, real, n, x),
         code(real),
         vector(thresholdOrNull, c),
-        shortcutOrNull == null ? 0 : images(shortcutOrNull, real, n, x),
+        shortcutOrNull == null
+            ? 0
+            : pooledW == 0
+                ? images(shortcutOrNull, real, n, x)
+                : sized(shortcutOrNull, real, n * shortcutOrNull.shape().innerCount()),
+        pooledW,
         vOrNull == null ? 0 : images(vOrNull, vOrNull.dtype(), n, x),
         vOrNull == null ? 0 : valueCode(vOrNull, real),
+        secondSumsOrNull == null ? 0 : sums(secondSumsOrNull, n, x),
+        secondVOrNull == null ? 0 : images(secondVOrNull, real, n, x),
         rows(n, x),
         c,
         kind.code,
         mode.code,
-        dthresholdOrNull == null && sumsOrNull == null
+        dthresholdOrNull == null && sumsOrNull == null && secondSumsOrNull == null
             ? 0
             : atLeast(workspace, approxSignWorkspaceBytes(rows(n, x), (int) c)));
+  }
+
+  /** Of the images of {@code x} where the shortcut's gradient is pooled, else 0. */
+  private static long pooledWidth(Tensor shortcutOrNull, Tensor x) {
+    if (shortcutOrNull == null || shortcutOrNull.shape().innerCount() == x.shape().innerCount()) {
+      return 0;
+    }
+    Shape whole = x.shape();
+    Shape pooled = shortcutOrNull.shape();
+    check(
+        whole.rank() == 4
+            && pooled.rank() == 4
+            && whole.dim(1) == 2 * pooled.dim(1)
+            && whole.dim(2) == 2 * pooled.dim(2)
+            && whole.dim(3) == pooled.dim(3),
+        "approx_sign",
+        "shortcut ",
+        shortcutOrNull,
+        " is neither like x, nor has half its height and width: ",
+        x);
+    return whole.dim(2);
   }
 
   // binary_conv.
@@ -506,8 +544,24 @@ public abstract class CheckedBackend implements Backend {
   }
 
   @Override
-  public void batchNormBwdApply(int n, Tensor dz, Tensor dy, Tensor v, Tensor coefficients) {
+  public void batchNormBwdApply(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      Tensor coefficients,
+      Tensor shortcutDzOrNull,
+      Tensor shortcutVOrNull,
+      Tensor shortcutCoefficientsOrNull) {
     DType real = dy.dtype();
+    check(
+        (shortcutDzOrNull == null) == (shortcutVOrNull == null)
+            && (shortcutDzOrNull == null) == (shortcutCoefficientsOrNull == null),
+        "batch_norm",
+        "shortcut's gradient ",
+        shortcutDzOrNull,
+        " of values that are ",
+        shortcutVOrNull);
     ops.batchNormBwdApply(
         context(),
         images(dz, real, n, v),
@@ -516,6 +570,11 @@ public abstract class CheckedBackend implements Backend {
         images(v, v.dtype(), n, v),
         valueCode(v, real),
         sized(coefficients, DType.F32, 3 * channels(v)),
+        shortcutDzOrNull == null ? 0 : images(shortcutDzOrNull, real, n, v),
+        shortcutVOrNull == null ? 0 : images(shortcutVOrNull, real, n, v),
+        shortcutCoefficientsOrNull == null
+            ? 0
+            : sized(shortcutCoefficientsOrNull, DType.F32, 3 * channels(v)),
         rows(n, v),
         channels(v));
   }

@@ -28,8 +28,11 @@ public interface Ops {
       int type,
       long threshold,
       long shortcut,
+      long pooledW,
       long v,
       int vType,
+      long secondSums,
+      long secondV,
       long rows,
       long c,
       int kind,
@@ -149,6 +152,9 @@ public interface Ops {
       long v,
       int vType,
       long coefficients,
+      long shortcutDz,
+      long shortcutV,
+      long shortcutCoefficients,
       long rows,
       long c);
 

@@ -163,7 +163,25 @@ final class BatchNorm2d implements Layer {
   /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
   void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
     coefficients(rows(n, v), rows(n, v), mode);
-    backend.batchNormBwdApply(n, dz, dy, v, coefficients);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, null, null, null);
+  }
+
+  /**
+   * The same together with the normalisation {@code other} of a shortcut, which was added to this
+   * one and so has the same dy: one pass reads it for both.
+   */
+  void backwardFromSums(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      BatchNorm2d other,
+      Tensor otherDz,
+      Tensor otherV,
+      GradMode mode) {
+    coefficients(rows(n, v), rows(n, v), mode);
+    other.coefficients(rows(n, otherV), rows(n, otherV), mode);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, otherDz, otherV, other.coefficients);
   }
 
   /**

@@ -270,13 +270,16 @@ abstract class BackendContract {
                   threshold,
                   shortcut,
                   v,
+                  desk.make("out#second sums", DType.F64, 1, 2, 33),
+                  desk.make("second v", DType.F32, 2, 3, 1, 33),
                   kind,
                   GradMode.OVERWRITE,
                   workspace);
               Tensor dx2 = desk.make("out dx learned", DType.F32, 2, 3, 1, 33);
               for (GradMode mode : GradMode.values()) {
                 b.approxSignBwd(
-                    2, dx2, learned, null, db, x, threshold, shortcut, null, kind, mode, workspace);
+                    2, dx2, learned, null, db, x, threshold, shortcut, null, null, null, kind, mode,
+                    workspace);
               }
               Tensor plain = desk.make("out dx plain", DType.F32, 2, 3, 1, 33);
               b.approxSignBwd(
@@ -286,6 +289,8 @@ abstract class BackendContract {
                   null,
                   db,
                   x,
+                  null,
+                  null,
                   null,
                   null,
                   null,
@@ -305,10 +310,46 @@ abstract class BackendContract {
                           null,
                           null,
                           null,
+                          null,
+                          null,
                           kind,
                           GradMode.OVERWRITE,
                           workspace),
                   "gradient of no threshold");
+              b.approxSignBwd(
+                  2,
+                  desk.make("out dx pooled", DType.F32, 2, 4, 6, 33),
+                  null,
+                  null,
+                  desk.make("db pooled", DType.F32, 2, 4, 6, 33),
+                  desk.make("x pooled", DType.F32, 2, 4, 6, 33),
+                  threshold,
+                  desk.make("pooled", DType.F32, 2, 2, 3, 33),
+                  null,
+                  null,
+                  null,
+                  kind,
+                  GradMode.OVERWRITE,
+                  workspace);
+              assertThrows(
+                  IllegalArgumentException.class,
+                  () ->
+                      b.approxSignBwd(
+                          1,
+                          plain,
+                          null,
+                          null,
+                          db,
+                          x,
+                          null,
+                          desk.make("half", DType.F32, 2, 1, 1, 33),
+                          null,
+                          null,
+                          null,
+                          kind,
+                          GradMode.OVERWRITE,
+                          workspace),
+                  "3x1 pooled to 1x1");
               Tensor packed = desk.make("out packed", DType.BITS, 2, 3, 1, 33);
               b.signPackFwd(2, packed, x, threshold);
               b.signUnpackFwd(2, desk.make("out unpacked", DType.F32, 2, 3, 1, 33), packed);
@@ -401,7 +442,19 @@ abstract class BackendContract {
               desk.make("out dz", DType.F32, 3, 4, 5, C),
               dy,
               v,
-              desk.make("given coefficients", DType.F32, 3, C));
+              desk.make("given coefficients", DType.F32, 3, C),
+              null,
+              null,
+              null);
+          b.batchNormBwdApply(
+              3,
+              desk.make("out dz of both", DType.F32, 3, 4, 5, C),
+              dy,
+              v,
+              desk.make("given coefficients", DType.F32, 3, C),
+              desk.make("out shortcut dz", DType.F32, 3, 4, 5, C),
+              desk.make("shortcut v", DType.F32, 3, 4, 5, C),
+              desk.make("shortcut coefficients", DType.F32, 3, C));
           Tensor variance = desk.make("variance", DType.F32, C);
           b.copy(variance, gamma);
           b.activationFwd(C, variance, variance, ActivationKind.RELU, 0);

@@ -149,8 +149,11 @@ final class CpuOps implements Ops {
       int type,
       long threshold,
       long shortcut,
+      long pooledW,
       long v,
       int vType,
+      long secondSums,
+      long secondV,
       long rows,
       long c,
       int kind,
@@ -278,6 +281,9 @@ final class CpuOps implements Ops {
       long v,
       int vType,
       long coefficients,
+      long shortcutDz,
+      long shortcutV,
+      long shortcutCoefficients,
       long rows,
       long c);
 
