@@ -253,29 +253,27 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_binaryConvBwdWeight(JNIE
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_unpack(JNIEnv* env, jclass, jlong context, jlong out, jint type,
-                                                               jlong bits, jlong alpha, jlong rows, jlong c,
-                                                               jlong rows_per_alpha) {
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castWeights(JNIEnv* env, jclass, jlong context, jint type,
+                                                                    jlongArray tensors) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    const cuda::BinaryUnpack tensor{pointer<void>(out), pointer<const word_t>(bits), floats(alpha), rows, c, rows_per_alpha};
-    cuda::binary_conv_unpack(g.device, &tensor, 1, DType(type), g.stream);
+    const std::vector<jlong> values = longs(env, tensors);
+    std::vector<cuda::CastWeights> list;
+    for (size_t i = 0; i < values.size(); i += 5)
+      list.push_back({pointer<void>(values[i]), floats(values[i + 1]), floats(values[i + 2]), values[i + 3], values[i + 4]});
+    cuda::cast_weights(g.device, list.data(), int64_t(list.size()), DType(type), g.stream);
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castNarrow(JNIEnv* env, jclass, jlong context, jlong out, jint type,
-                                                                   jlong x, jlong count) {
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castGradients(JNIEnv* env, jclass, jlong context, jint type, jint mode,
+                                                                      jlongArray tensors) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    cuda::cast_narrow(g.device, pointer<void>(out), DType(type), floats(x), count, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castWiden(JNIEnv* env, jclass, jlong context, jlong out, jlong x,
-                                                                  jint type, jlong count, jint mode) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::cast_widen(g.device, pointer<float>(out), pointer<const void>(x), DType(type), count, GradMode(mode), g.stream);
+    const std::vector<jlong> values = longs(env, tensors);
+    std::vector<cuda::CastGradient> list;
+    for (size_t i = 0; i < values.size(); i += 3)
+      list.push_back({pointer<float>(values[i]), pointer<const void>(values[i + 1]), values[i + 2]});
+    cuda::cast_gradients(g.device, list.data(), int64_t(list.size()), DType(type), GradMode(mode), g.stream);
   });
 }
 

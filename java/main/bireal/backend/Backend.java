@@ -4,6 +4,7 @@ import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
+import java.util.List;
 
 /**
  * What a device must be able to do: memory, and the ops of native/ops, whose headers are the
@@ -86,10 +87,10 @@ public interface Backend extends AutoCloseable {
   Plan.BinaryConv planBinaryConv(
       Conv2dSpec spec, int maxImages, DType real, Gradient gradientOrNull);
 
-  /** {@code real} is the type of x, y and their gradients; weights are F32. */
+  /** {@code real} is the type of x, y and their gradients. */
   Plan.Conv2d planConv2d(Conv2dSpec spec, int maxImages, DType real);
 
-  /** {@code real} is the type of x, y and their gradients; weights and bias are F32. */
+  /** {@code real} is the type of x, y and their gradients. */
   Plan.Linear planLinear(int C, int K, int maxImages, DType real);
 
   /**
@@ -97,6 +98,14 @@ public interface Backend extends AutoCloseable {
    * IllegalArgumentException for segments or tensors that do not fit.
    */
   Update planUpdate(UpdateSpec spec);
+
+  // cast
+
+  /** All in one launch; none is nothing. */
+  void castWeights(List<WeightCast> casts);
+
+  /** Each {@code gradient} = or += the rounded one, by {@code mode}; all in one launch. */
+  void castGradients(List<GradientCast> casts, GradMode mode);
 
   // sign_pack, weight_binarize
 
@@ -125,13 +134,14 @@ public interface Backend extends AutoCloseable {
       Tensor prepared,
       Tensor workspace);
 
+  /** {@code w} is of the plan's {@link Plan.BinaryConv#weightType}. */
   void binaryConvBwdInput(
       Plan.BinaryConv plan,
       int n,
       Tensor dx,
       Tensor dz,
       Tensor alpha,
-      Tensor wBits,
+      Tensor w,
       Tensor workspace);
 
   void binaryConvBwdWeight(
@@ -277,7 +287,7 @@ public interface Backend extends AutoCloseable {
   void batchNormMaxPoolBwdApply(
       Conv2dSpec spec, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, Tensor coefficients);
 
-  // conv2d, linear
+  // conv2d, linear; w and bias are of the plan's weightType, dw of its gradientType
 
   void conv2dFwd(Plan.Conv2d plan, int n, Tensor y, Tensor x, Tensor w, Tensor workspace);
 

@@ -119,6 +119,22 @@ public abstract class CheckedBackend implements Backend {
   /** {@code spec} is checked, its tensors may be unallocated. */
   protected abstract Update openUpdate(UpdateSpec spec);
 
+  // cast: of backends whose libraries want it.
+
+  @Override
+  public void castWeights(List<WeightCast> casts) {
+    if (!casts.isEmpty()) {
+      throw new IllegalArgumentException(description() + " takes F32 weights, not " + casts);
+    }
+  }
+
+  @Override
+  public void castGradients(List<GradientCast> casts, GradMode mode) {
+    if (!casts.isEmpty()) {
+      throw new IllegalArgumentException(description() + " makes F32 gradients, not " + casts);
+    }
+  }
+
   // sign_pack, weight_binarize, approx_sign.
 
   @Override
@@ -304,14 +320,14 @@ public abstract class CheckedBackend implements Backend {
       Tensor dx,
       Tensor dz,
       Tensor alpha,
-      Tensor wBits,
+      Tensor w,
       Tensor workspace) {
     backward(plan)
         .bwdInput(
             input(dx, plan.real(), n, plan, plan.spec()),
             output(dz, plan.real(), n, plan, plan.spec()),
             vector(alpha, plan.spec().K()),
-            weights(wBits, DType.BITS, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -327,12 +343,24 @@ public abstract class CheckedBackend implements Backend {
       Tensor workspace) {
     backward(plan)
         .bwdWeight(
-            weights(dw, DType.F32, plan.spec()),
+            weights(dw, plan.gradientType(), plan.spec()),
             input(xBits, DType.BITS, n, plan, plan.spec()),
             output(dz, plan.real(), n, plan, plan.spec()),
             n,
-            mode.code,
+            written(plan, mode),
             atLeast(workspace, plan.workspaceBytes()));
+  }
+
+  /** The code of {@code mode}, which is OVERWRITE where the gradient is cast later. */
+  private static int written(Plan plan, GradMode mode) {
+    check(
+        mode == GradMode.OVERWRITE || plan.gradientType() == DType.F32,
+        "weight gradient",
+        "mode ",
+        mode,
+        " for gradients of type ",
+        plan.gradientType());
+    return mode.code;
   }
 
   // batch_norm.
@@ -642,7 +670,7 @@ public abstract class CheckedBackend implements Backend {
         .fwd(
             output(y, plan.real(), n, plan, plan.spec()),
             input(x, plan.real(), n, plan, plan.spec()),
-            weights(w, DType.F32, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -654,7 +682,7 @@ public abstract class CheckedBackend implements Backend {
         .bwdInput(
             input(dx, plan.real(), n, plan, plan.spec()),
             output(dy, plan.real(), n, plan, plan.spec()),
-            weights(w, DType.F32, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -664,11 +692,11 @@ public abstract class CheckedBackend implements Backend {
       Plan.Conv2d plan, int n, Tensor dw, Tensor x, Tensor dy, GradMode mode, Tensor workspace) {
     own(plan)
         .bwdWeight(
-            weights(dw, DType.F32, plan.spec()),
+            weights(dw, plan.gradientType(), plan.spec()),
             input(x, plan.real(), n, plan, plan.spec()),
             output(dy, plan.real(), n, plan, plan.spec()),
             n,
-            mode.code,
+            written(plan, mode),
             atLeast(workspace, plan.workspaceBytes()));
   }
 
@@ -681,8 +709,8 @@ public abstract class CheckedBackend implements Backend {
         .fwd(
             sized(y, plan.real(), fits(n, plan) * K),
             sized(x, plan.real(), n * C),
-            sized(w, DType.F32, K * C),
-            vector(bias, K),
+            sized(w, plan.weightType(), K * C),
+            sized(bias, plan.weightType(), K),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -696,7 +724,7 @@ public abstract class CheckedBackend implements Backend {
         .bwdInput(
             sized(dx, plan.real(), fits(n, plan) * C),
             sized(dy, plan.real(), n * K),
-            sized(w, DType.F32, K * C),
+            sized(w, plan.weightType(), K * C),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }

@@ -76,25 +76,14 @@ final class CudaOps implements Ops {
   static native void binaryConvBwdWeight(
       long plan, long dw, long x, long dz, long n, int mode, long workspace);
 
-  /** F32 values {@code x} rounded to {@code type}. */
-  static native void castNarrow(long context, long out, int type, long x, long count);
-
-  /** F32 {@code out} = or += values {@code x} of {@code type}. */
-  static native void castWiden(long context, long out, long x, int type, long count, int mode);
-
   /**
-   * Bits as real numbers: -1 and 1, times alpha of every {@code rowsPerAlpha} rows if that is not
-   * 0.
+   * {@code tensors}: of each the address of the operand, of w, of alpha or 0, the count, and the
+   * weights of a filter.
    */
-  static native void unpack(
-      long context,
-      long out,
-      int type,
-      long bits,
-      long alpha,
-      long rows,
-      long c,
-      long rowsPerAlpha);
+  static native void castWeights(long context, int type, long[] tensors);
+
+  /** {@code tensors}: of each the address of the F32 gradient and of the rounded one, the count. */
+  static native void castGradients(long context, int type, int mode, long[] tensors);
 
   // The end of a step.
 
