@@ -6,9 +6,9 @@ namespace bireal::cuda {
 struct CastParams {
   enum { kTensors = 64, kBlockElements = 1024 };
   struct Tensor {
-    void* out;            // weights: T [count], gradients: float [count]
-    const void* x;        // weights: float [count], gradients: T [count]
-    const float* alpha;   // weights: [count / filter_weights], or null
+    void* out;           // weights: T [count], gradients: float [count]
+    const void* x;       // weights: float [count], gradients: T [count]
+    const float* alpha;  // weights: [count / filter_weights], or null
     uint32_t count;
     uint32_t filter_weights;
     uint32_t first_block;

@@ -136,13 +136,7 @@ public interface Backend extends AutoCloseable {
 
   /** {@code w} is of the plan's {@link Plan.BinaryConv#weightType}. */
   void binaryConvBwdInput(
-      Plan.BinaryConv plan,
-      int n,
-      Tensor dx,
-      Tensor dz,
-      Tensor alpha,
-      Tensor w,
-      Tensor workspace);
+      Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace);
 
   void binaryConvBwdWeight(
       Plan.BinaryConv plan,

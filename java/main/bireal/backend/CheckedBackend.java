@@ -315,13 +315,7 @@ public abstract class CheckedBackend implements Backend {
 
   @Override
   public void binaryConvBwdInput(
-      Plan.BinaryConv plan,
-      int n,
-      Tensor dx,
-      Tensor dz,
-      Tensor alpha,
-      Tensor w,
-      Tensor workspace) {
+      Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace) {
     backward(plan)
         .bwdInput(
             input(dx, plan.real(), n, plan, plan.spec()),

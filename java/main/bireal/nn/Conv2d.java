@@ -63,7 +63,8 @@ final class Conv2d implements Layer {
   }
 
   void backwardWeight(int n, Tensor x, Tensor dy, GradMode mode) {
-    backend.conv2dBwdWeight(plan, n, weight.passGradient(), x, dy, weight.passMode(mode), planner.workspace());
+    backend.conv2dBwdWeight(
+        plan, n, weight.passGradient(), x, dy, weight.passMode(mode), planner.workspace());
   }
 
   void backwardInput(int n, Tensor dx, Tensor dy) {

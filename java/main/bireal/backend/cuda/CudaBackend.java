@@ -389,8 +389,7 @@ public final class CudaBackend extends CheckedBackend {
     int at = 0;
     for (WeightCast cast : casts) {
       Shape shape = cast.w().shape();
-      check(
-          cast.operand().shape().equals(shape), "cast", "", cast.operand(), " of ", cast.w());
+      check(cast.operand().shape().equals(shape), "cast", "", cast.operand(), " of ", cast.w());
       tensors[at++] = typed(cast.operand(), real);
       tensors[at++] = typed(cast.w(), DType.F32);
       tensors[at++] = vector(cast.alphaOrNull(), shape.dim(0));
@@ -411,7 +410,12 @@ public final class CudaBackend extends CheckedBackend {
     for (GradientCast cast : casts) {
       Shape shape = cast.gradient().shape();
       check(
-          cast.rounded().shape().equals(shape), "cast", "", cast.rounded(), " to ", cast.gradient());
+          cast.rounded().shape().equals(shape),
+          "cast",
+          "",
+          cast.rounded(),
+          " to ",
+          cast.gradient());
       tensors[at++] = typed(cast.gradient(), DType.F32);
       tensors[at++] = typed(cast.rounded(), real);
       tensors[at++] = shape.count();
