@@ -169,14 +169,13 @@ struct Step {
     });
     around("weight_gradient",
            [&] { cpu::weight_gradient(c, g.data(), w.data(), alpha.data(), K, 9, C, WeightGradient::kMagnitudeAware); });
-    around("max_pool_fwd", [&] {
-      max_pool_check(half);
-      cpu::max_pool_fwd(c, y.data(), index.data(), x.data(), half, n);
-    });
     around("batch_norm_max_pool_fwd", [&] {
-      cpu::batch_norm_max_pool_fwd(c, y.data(), index.data(), bits.data(), x.data(), affine.data(), nullptr, half, n);
+      batch_norm_max_pool_check(half);
+      cpu::batch_norm_max_pool_fwd(c, y.data(), index.data(), float_sums.data(), x.data(), affine.data(), half, n, scratch());
     });
-    around("max_pool_bwd", [&] { cpu::max_pool_bwd(c, d.data(), y.data(), index.data(), half, n); });
+    around("batch_norm_max_pool_bwd_apply", [&] {
+      cpu::batch_norm_max_pool_bwd_apply(c, d.data(), y.data(), index.data(), x.data(), coefficients.data(), half, n);
+    });
     around("avg_pool_fwd", [&] {
       avg_pool_check(half);
       cpu::avg_pool_fwd(c, y.data(), x.data(), half, n);

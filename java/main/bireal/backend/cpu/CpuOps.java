@@ -264,6 +264,7 @@ final class CpuOps implements Ops {
       long dgamma,
       long dbeta,
       long sums,
+      long summedRows,
       long stats,
       long alpha,
       long gamma,
@@ -287,82 +288,18 @@ final class CpuOps implements Ops {
       long c);
 
   @Override
-  public native void maxPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void avgPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void maxPoolFwd(
-      long context,
-      long y,
-      long index,
-      long x,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native void maxPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long index,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
+  public native void batchNormMaxPoolCheck(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void batchNormMaxPoolFwd(
       long context,
-      long y,
+      long vmax,
       long index,
-      long bits,
-      long v,
-      int type,
-      long affine,
-      long threshold,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native long batchNormMaxPoolWorkspaceBytes(
-      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void batchNormMaxPoolBwd(
-      long context,
-      long dz,
-      long coefficients,
-      long dgamma,
-      long dbeta,
       long sums,
-      long stats,
-      long gamma,
-      long dy,
-      long index,
       long v,
       int type,
+      long gamma,
       long n,
       long h,
       long w,
@@ -371,8 +308,29 @@ final class CpuOps implements Ops {
       long s,
       long stride,
       long pad,
-      int mode,
       long workspace);
+
+  @Override
+  public native void batchNormMaxPoolBwdApply(
+      long context,
+      long dz,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long coefficients,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void avgPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void avgPoolFwd(
