@@ -19,8 +19,8 @@ __device__ __forceinline__ int row_channel(int C) {
 }
 __device__ __forceinline__ int row_slice(int C) { return int(blockIdx.x / unsigned((C + 31) / 32)); }
 
-/// For each row of the block's slice: loaded = load(index of the element), then finish(index, loaded). Loads of kRowsInFlight
-/// rows come before their finishes, so finish may write over what load reads; flush() comes after each such group.
+/// For each row of the block's slice: loaded = load(index of the element, row), then finish(index, loaded). Loads of
+/// kRowsInFlight rows come before their finishes, so finish may write over what load reads; flush() comes after each such group.
 template <class Load, class Finish, class Flush>
 __device__ __forceinline__ void walk_rows(int64_t rows, int C, int slices, const Load& load, const Finish& finish,
                                           const Flush& flush) {
@@ -28,10 +28,10 @@ __device__ __forceinline__ void walk_rows(int64_t rows, int C, int slices, const
   if (c >= C) return;
   const int64_t end = cuda::row_slice_begin(rows, slices, slice + 1);
   for (int64_t row = cuda::row_slice_begin(rows, slices, slice) + threadIdx.x / 32; row < end; row += kRowWarps * kRowsInFlight) {
-    decltype(load(int64_t(0))) loaded[kRowsInFlight];
+    decltype(load(int64_t(0), int64_t(0))) loaded[kRowsInFlight];
 #pragma unroll
     for (int i = 0; i < kRowsInFlight; ++i)
-      if (row + i * kRowWarps < end) loaded[i] = load((row + i * kRowWarps) * C + c);
+      if (row + i * kRowWarps < end) loaded[i] = load((row + i * kRowWarps) * C + c, row + i * kRowWarps);
 #pragma unroll
     for (int i = 0; i < kRowsInFlight; ++i)
       if (row + i * kRowWarps < end) finish((row + i * kRowWarps) * C + c, loaded[i]);

@@ -55,6 +55,15 @@ void batch_norm_bwd_sums(Host& owner, jlong sums, jlong dy, jlong v, jint v_type
                              pointer<void>(workspace));
 }
 
+void batch_norm_bwd_apply(Host& owner, jlong dz, jlong dy, jlong v, jint v_type, jlong coefficients, jlong rows, jlong c) {
+  if (owner.reference)
+    ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dy), pointer<const void>(v), DType(v_type), floats(coefficients), rows,
+                              c);
+  else
+    cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dy), pointer<const void>(v), DType(v_type),
+                              floats(coefficients), rows, c);
+}
+
 }  // namespace
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_createContext(JNIEnv* env, jclass, jint threads, jint isa,
@@ -205,19 +214,21 @@ JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
-                                                                    jlong dthreshold, jlong sums, jlong db, jlong x, jint,
-                                                                    jlong threshold, jlong shortcut, jlong v, jint v_type,
-                                                                    jlong rows, jlong c, jint kind, jint mode, jlong workspace) {
+                                                                    jlong dthreshold, jlong sums, jlong db, jlong x, jint type,
+                                                                    jlong threshold, jlong shortcut, jlong pooled_w, jlong v,
+                                                                    jint v_type, jlong second_sums, jlong second_v, jlong rows,
+                                                                    jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
     if (owner.reference)
       ref::approx_sign_bwd(pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x), floats(threshold),
-                           floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode));
+                           floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode));
     else
       cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
-                           floats(threshold), floats(shortcut), rows, c, ActivationGradient(kind), GradMode(mode),
+                           floats(threshold), floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode),
                            pointer<void>(workspace));
     if (sums) batch_norm_bwd_sums(owner, sums, dx, v, v_type, rows, c, workspace);
+    if (second_sums) batch_norm_bwd_sums(owner, second_sums, dx, second_v, type, rows, c, workspace);
   });
 }
 
@@ -368,9 +379,9 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdSums(JNIEnv* e
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong, jlong coefficients,
-                                                                               jlong dgamma, jlong dbeta, jlong sums, jlong stats,
-                                                                               jlong alpha, jlong gamma, jlong rows, jlong c,
-                                                                               jint mode) {
+                                                                               jlong dgamma, jlong dbeta, jlong sums, jlong,
+                                                                               jlong stats, jlong alpha, jlong gamma, jlong rows,
+                                                                               jlong c, jint mode) {
   jni_guard(env, [&] {
     ref::batch_norm_bwd_coefficients(pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
                                      pointer<const double>(sums), pointer<const double>(stats), floats(alpha), floats(gamma),
@@ -379,16 +390,14 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(J
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdApply(JNIEnv* env, jobject, jlong context, jlong dz, jlong dy,
-                                                                        jint, jlong v, jint type, jlong coefficients, jlong rows,
-                                                                        jlong c) {
+                                                                        jint type, jlong v, jint v_type, jlong coefficients,
+                                                                        jlong shortcut_dz, jlong shortcut_v,
+                                                                        jlong shortcut_coefficients, jlong rows, jlong c) {
   jni_guard(env, [&] {
     Host& owner = host(context);
-    if (owner.reference)
-      ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dy), pointer<const void>(v), DType(type), floats(coefficients), rows,
-                                c);
-    else
-      cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dy), pointer<const void>(v), DType(type),
-                                floats(coefficients), rows, c);
+    // The shortcut's first: dz may be dy.
+    if (shortcut_dz) batch_norm_bwd_apply(owner, shortcut_dz, dy, shortcut_v, type, shortcut_coefficients, rows, c);
+    batch_norm_bwd_apply(owner, dz, dy, v, v_type, coefficients, rows, c);
   });
 }
 
@@ -461,91 +470,47 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_linearBwdWeight(JNIEnv* en
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
-                                                                   jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] { max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolCheck(JNIEnv* env, jobject, jint, jlong n, jlong h, jlong w,
+                                                                            jlong c, jlong r, jlong s, jlong stride, jlong pad) {
+  jni_guard(env, [&] { batch_norm_max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong vmax,
+                                                                          jlong index, jlong sums, jlong v, jint, jlong gamma,
+                                                                          jlong n, jlong h, jlong w, jlong c, jlong r, jlong s,
+                                                                          jlong stride, jlong pad, jlong workspace) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    if (owner.reference)
+      ref::batch_norm_max_pool_fwd(pointer<float>(vmax), pointer<uint8_t>(index), pointer<double>(sums), floats(v), floats(gamma),
+                                   shape, n);
+    else
+      cpu::batch_norm_max_pool_fwd(owner.context, pointer<float>(vmax), pointer<uint8_t>(index), pointer<double>(sums), floats(v),
+                                   floats(gamma), shape, n, pointer<void>(workspace));
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolBwdApply(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                               jlong dy, jlong index, jlong v, jint,
+                                                                               jlong coefficients, jlong n, jlong h, jlong w,
+                                                                               jlong c, jlong r, jlong s, jlong stride,
+                                                                               jlong pad) {
+  jni_guard(env, [&] {
+    Host& owner = host(context);
+    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
+    if (owner.reference)
+      ref::batch_norm_max_pool_bwd_apply(pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), floats(v),
+                                         floats(coefficients), shape, n);
+    else
+      cpu::batch_norm_max_pool_bwd_apply(owner.context, pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), floats(v),
+                                         floats(coefficients), shape, n);
+  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
                                                                    jlong r, jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] { avg_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong index,
-                                                                 jlong x, jint, jlong n, jlong h, jlong w, jlong c, jlong r,
-                                                                 jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    Host& owner = host(context);
-    if (owner.reference)
-      ref::max_pool_fwd(pointer<float>(y), pointer<uint8_t>(index), floats(x), Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
-    else
-      cpu::max_pool_fwd(owner.context, pointer<float>(y), pointer<uint8_t>(index), floats(x),
-                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_maxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy,
-                                                                 jlong index, jint, jlong n, jlong h, jlong w, jlong c, jlong r,
-                                                                 jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    Host& owner = host(context);
-    if (owner.reference)
-      ref::max_pool_bwd(pointer<float>(dx), floats(dy), pointer<const uint8_t>(index),
-                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
-    else
-      cpu::max_pool_bwd(owner.context, pointer<float>(dx), floats(dy), pointer<const uint8_t>(index),
-                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y,
-                                                                          jlong index, jlong bits, jlong v, jint, jlong affine,
-                                                                          jlong threshold, jlong n, jlong h, jlong w, jlong c,
-                                                                          jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    Host& owner = host(context);
-    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
-    if (owner.reference)
-      ref::batch_norm_max_pool_fwd(pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v), floats(affine),
-                                   floats(threshold), shape, n);
-    else
-      cpu::batch_norm_max_pool_fwd(owner.context, pointer<float>(y), pointer<uint8_t>(index), pointer<word_t>(bits), floats(v),
-                                   floats(affine), floats(threshold), shape, n);
-  });
-}
-
-JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolWorkspaceBytes(JNIEnv* env, jobject, jint, jlong, jlong,
-                                                                                      jlong, jlong c, jlong, jlong, jlong,
-                                                                                      jlong) {
-  return jni_guard(env, [&]() -> jlong { return batch_norm_workspace_bytes(c); });
-}
-
-// max_pool_bwd into dz, then batch_norm's backward pass in place.
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormMaxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dz,
-                                                                          jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                          jlong sums, jlong stats, jlong gamma, jlong dy,
-                                                                          jlong index, jlong v, jint type, jlong n, jlong h,
-                                                                          jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                          jlong pad, jint mode, jlong workspace) {
-  jni_guard(env, [&] {
-    Host& owner = host(context);
-    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
-    const int64_t rows = n * h * w;
-    if (owner.reference)
-      ref::max_pool_bwd(pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), shape, n);
-    else
-      cpu::max_pool_bwd(owner.context, pointer<float>(dz), floats(dy), pointer<const uint8_t>(index), shape, n);
-    batch_norm_bwd_sums(owner, sums, dz, v, type, rows, c, workspace);
-    ref::batch_norm_bwd_coefficients(pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                     pointer<const double>(sums), pointer<const double>(stats), nullptr, floats(gamma), rows, c,
-                                     GradMode(mode));
-    if (owner.reference)
-      ref::batch_norm_bwd_apply(pointer<float>(dz), floats(dz), pointer<const void>(v), DType(type), floats(coefficients), rows,
-                                c);
-    else
-      cpu::batch_norm_bwd_apply(owner.context, pointer<float>(dz), floats(dz), pointer<const void>(v), DType(type),
-                                floats(coefficients), rows, c);
-  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_avgPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong x, jint,

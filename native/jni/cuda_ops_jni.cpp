@@ -279,29 +279,27 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_binaryConvBwdWeight(JNIE
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_unpack(JNIEnv* env, jclass, jlong context, jlong out, jint type,
-                                                               jlong bits, jlong alpha, jlong rows, jlong c,
-                                                               jlong rows_per_alpha) {
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castWeights(JNIEnv* env, jclass, jlong context, jint type,
+                                                                    jlongArray tensors) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    const cuda::BinaryUnpack tensor{pointer<void>(out), pointer<const word_t>(bits), floats(alpha), rows, c, rows_per_alpha};
-    cuda::binary_conv_unpack(g.device, &tensor, 1, DType(type), g.stream);
+    const std::vector<jlong> values = longs(env, tensors);
+    std::vector<cuda::CastWeights> list;
+    for (size_t i = 0; i < values.size(); i += 5)
+      list.push_back({pointer<void>(values[i]), floats(values[i + 1]), floats(values[i + 2]), values[i + 3], values[i + 4]});
+    cuda::cast_weights(g.device, list.data(), int64_t(list.size()), DType(type), g.stream);
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castNarrow(JNIEnv* env, jclass, jlong context, jlong out, jint type,
-                                                                   jlong x, jlong count) {
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castGradients(JNIEnv* env, jclass, jlong context, jint type, jint mode,
+                                                                      jlongArray tensors) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    cuda::cast_narrow(g.device, pointer<void>(out), DType(type), floats(x), count, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_castWiden(JNIEnv* env, jclass, jlong context, jlong out, jlong x,
-                                                                  jint type, jlong count, jint mode) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::cast_widen(g.device, pointer<float>(out), pointer<const void>(x), DType(type), count, GradMode(mode), g.stream);
+    const std::vector<jlong> values = longs(env, tensors);
+    std::vector<cuda::CastGradient> list;
+    for (size_t i = 0; i < values.size(); i += 3)
+      list.push_back({pointer<float>(values[i]), pointer<const void>(values[i + 1]), values[i + 2]});
+    cuda::cast_gradients(g.device, list.data(), int64_t(list.size()), DType(type), GradMode(mode), g.stream);
   });
 }
 
@@ -402,15 +400,16 @@ JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_approxSignWorkspaceByte
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
                                                                       jlong dthreshold, jlong sums, jlong db, jlong x, jint type,
-                                                                      jlong threshold, jlong shortcut, jlong v, jint v_type,
-                                                                      jlong rows, jlong c, jint kind, jint mode,
-                                                                      jlong workspace) {
+                                                                      jlong threshold, jlong shortcut, jlong pooled_w, jlong v,
+                                                                      jint v_type, jlong second_sums, jlong second_v, jlong rows,
+                                                                      jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::approx_sign_bwd(g.device, pointer<void>(dx), pointer<float>(dthreshold), pointer<const void>(db),
-                          pointer<const void>(x), DType(type), floats(threshold), pointer<const void>(shortcut),
-                          pointer<double>(sums), pointer<const void>(v), DType(v_type), rows, c, ActivationGradient(kind),
-                          GradMode(mode), pointer<void>(workspace), g.stream);
+                          pointer<const void>(x), DType(type), floats(threshold), pointer<const void>(shortcut), pooled_w,
+                          pointer<double>(sums), pointer<const void>(v), DType(v_type), pointer<double>(second_sums),
+                          pointer<const void>(second_v), rows, c, ActivationGradient(kind), GradMode(mode),
+                          pointer<void>(workspace), g.stream);
   });
 }
 
@@ -496,94 +495,64 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdSums(JNIEnv*
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong context,
                                                                                  jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                                 jlong sums, jlong stats, jlong alpha,
-                                                                                 jlong gamma, jlong rows, jlong c, jint mode) {
+                                                                                 jlong sums, jlong summed_rows, jlong stats,
+                                                                                 jlong alpha, jlong gamma, jlong rows, jlong c,
+                                                                                 jint mode) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), cuda::row_slice_count(rows, c), pointer<const double>(stats),
-                                      floats(alpha), floats(gamma), rows, c, GradMode(mode), g.stream);
+                                      pointer<const double>(sums), cuda::row_slice_count(summed_rows, c),
+                                      pointer<const double>(stats), floats(alpha), floats(gamma), rows, c, GradMode(mode),
+                                      g.stream);
   });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdApply(JNIEnv* env, jobject, jlong context, jlong dz, jlong dy,
                                                                           jint type, jlong v, jint v_type, jlong coefficients,
-                                                                          jlong rows, jlong c) {
+                                                                          jlong shortcut_dz, jlong shortcut_v,
+                                                                          jlong shortcut_coefficients, jlong rows, jlong c) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
     cuda::batch_norm_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), DType(type), pointer<const void>(v),
-                               DType(v_type), floats(coefficients), rows, c, g.stream);
+                               DType(v_type), floats(coefficients), pointer<void>(shortcut_dz), pointer<const void>(shortcut_v),
+                               floats(shortcut_coefficients), rows, c, g.stream);
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
-                                                                     jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] { max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolCheck(JNIEnv* env, jobject, jint type, jlong n, jlong h,
+                                                                              jlong w, jlong c, jlong r, jlong s, jlong stride,
+                                                                              jlong pad) {
+  jni_guard(env, [&] { cuda::batch_norm_max_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}, DType(type)); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong vmax,
+                                                                            jlong index, jlong sums, jlong v, jint type,
+                                                                            jlong gamma, jlong n, jlong h, jlong w, jlong c,
+                                                                            jlong r, jlong s, jlong stride, jlong pad, jlong) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    cuda::batch_norm_max_pool_fwd(g.device, pointer<void>(vmax), pointer<uint8_t>(index), pointer<double>(sums),
+                                  pointer<const void>(v), DType(type), floats(gamma),
+                                  Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolBwdApply(JNIEnv* env, jobject, jlong context, jlong dz,
+                                                                                 jlong dy, jlong index, jlong v, jint type,
+                                                                                 jlong coefficients, jlong n, jlong h, jlong w,
+                                                                                 jlong c, jlong r, jlong s, jlong stride,
+                                                                                 jlong pad) {
+  jni_guard(env, [&] {
+    const Gpu& g = gpu(context);
+    cuda::batch_norm_max_pool_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), pointer<const uint8_t>(index),
+                                        pointer<const void>(v), DType(type), floats(coefficients),
+                                        Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
+  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_avgPoolCheck(JNIEnv* env, jobject, jlong n, jlong h, jlong w, jlong c,
                                                                      jlong r, jlong s, jlong stride, jlong pad) {
   jni_guard(env, [&] { avg_pool_check(Conv2dShape{n, h, w, c, c, r, s, stride, pad}); });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong index,
-                                                                   jlong x, jint type, jlong n, jlong h, jlong w, jlong c,
-                                                                   jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::max_pool_fwd(g.device, pointer<void>(y), pointer<uint8_t>(index), pointer<const void>(x), DType(type),
-                       Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_maxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dx, jlong dy,
-                                                                   jlong index, jint type, jlong n, jlong h, jlong w, jlong c,
-                                                                   jlong r, jlong s, jlong stride, jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::max_pool_bwd(g.device, pointer<void>(dx), pointer<const void>(dy), pointer<const uint8_t>(index), DType(type),
-                       Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolFwd(JNIEnv* env, jobject, jlong context, jlong y,
-                                                                            jlong index, jlong bits, jlong v, jint type,
-                                                                            jlong affine, jlong threshold, jlong n, jlong h,
-                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                            jlong pad) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    cuda::batch_norm_max_pool_fwd(g.device, pointer<void>(y), pointer<uint8_t>(index), pointer<word_t>(bits),
-                                  pointer<const void>(v), DType(type), floats(affine), floats(threshold),
-                                  Conv2dShape{n, h, w, c, c, r, s, stride, pad}, n, g.stream);
-  });
-}
-
-JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolWorkspaceBytes(JNIEnv* env, jobject, jint type, jlong n,
-                                                                                        jlong h, jlong w, jlong c, jlong r,
-                                                                                        jlong s, jlong stride, jlong pad) {
-  return jni_guard(env, [&]() -> jlong {
-    return cuda::batch_norm_max_pool_workspace_bytes(Conv2dShape{n, h, w, c, c, r, s, stride, pad}, DType(type));
-  });
-}
-
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormMaxPoolBwd(JNIEnv* env, jobject, jlong context, jlong dz,
-                                                                            jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                            jlong sums, jlong stats, jlong gamma, jlong dy,
-                                                                            jlong index, jlong v, jint type, jlong n, jlong h,
-                                                                            jlong w, jlong c, jlong r, jlong s, jlong stride,
-                                                                            jlong pad, jint mode, jlong workspace) {
-  jni_guard(env, [&] {
-    const Gpu& g = gpu(context);
-    const Conv2dShape shape{n, h, w, c, c, r, s, stride, pad};
-    cuda::batch_norm_max_pool_bwd_sums(g.device, pointer<double>(sums), pointer<const void>(dy), pointer<const uint8_t>(index),
-                                       pointer<const void>(v), DType(type), shape, n, pointer<void>(workspace), g.stream);
-    cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), 1, pointer<const double>(stats), nullptr, floats(gamma),
-                                      n * h * w, c, GradMode(mode), g.stream);
-    cuda::batch_norm_max_pool_bwd_apply(g.device, pointer<void>(dz), pointer<const void>(dy), pointer<const uint8_t>(index),
-                                        pointer<const void>(v), DType(type), floats(coefficients), shape, n, g.stream);
-  });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_avgPoolFwd(JNIEnv* env, jobject, jlong context, jlong y, jlong x,

@@ -158,7 +158,7 @@ struct Step {
     around("batch_norm_bwd_apply",
            [&] { cpu::batch_norm_bwd_apply(c, d.data(), z.data(), counts.data(), DType::kI16, coefficients.data(), rows, C); });
     around("approx_sign_bwd", [&] {
-      cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), rows, C,
+      cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), 0, rows, C,
                            ActivationGradient::kApproxSign, GradMode::kOverwrite, scratch());
     });
     around("sign_pack_fwd", [&] { cpu::sign_pack_fwd(c, bits.data(), x.data(), nullptr, rows, C); });
@@ -169,14 +169,13 @@ struct Step {
     });
     around("weight_gradient",
            [&] { cpu::weight_gradient(c, g.data(), w.data(), alpha.data(), K, 9, C, WeightGradient::kMagnitudeAware); });
-    around("max_pool_fwd", [&] {
-      max_pool_check(half);
-      cpu::max_pool_fwd(c, y.data(), index.data(), x.data(), half, n);
-    });
     around("batch_norm_max_pool_fwd", [&] {
-      cpu::batch_norm_max_pool_fwd(c, y.data(), index.data(), bits.data(), x.data(), affine.data(), nullptr, half, n);
+      batch_norm_max_pool_check(half);
+      cpu::batch_norm_max_pool_fwd(c, y.data(), index.data(), float_sums.data(), x.data(), affine.data(), half, n, scratch());
     });
-    around("max_pool_bwd", [&] { cpu::max_pool_bwd(c, d.data(), y.data(), index.data(), half, n); });
+    around("batch_norm_max_pool_bwd_apply", [&] {
+      cpu::batch_norm_max_pool_bwd_apply(c, d.data(), y.data(), index.data(), x.data(), coefficients.data(), half, n);
+    });
     around("avg_pool_fwd", [&] {
       avg_pool_check(half);
       cpu::avg_pool_fwd(c, y.data(), x.data(), half, n);

@@ -5,8 +5,8 @@
 namespace bireal::cpu {
 
 void approx_sign_rows(float* dx, double* sums, const float* db, const float* x, const float* threshold, const float* shortcut,
-                      int64_t rows, int64_t C, int kind) {
-  approx_sign_dispatch(dx, sums, db, x, threshold, shortcut, rows, C, kind);
+                      int64_t pooled_W, int64_t first_row, int64_t rows, int64_t C, int kind) {
+  approx_sign_dispatch(dx, sums, db, x, threshold, shortcut, pooled_W, first_row, rows, C, kind);
 }
 
 static ApproxSignRows* select_rows(Isa isa) {
@@ -16,12 +16,14 @@ static ApproxSignRows* select_rows(Isa isa) {
 }
 
 void approx_sign_bwd(Context& context, float* dx, float* dthreshold, const float* db, const float* x, const float* threshold,
-                     const float* shortcut, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode, void* workspace) {
+                     const float* shortcut, int64_t pooled_W, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode,
+                     void* workspace) {
   ApproxSignRows* run = select_rows(context.isa());
   double* slices = static_cast<double*>(workspace);
   auto part = [&](double* sums, int64_t begin, int64_t end) {
     int64_t at = begin * C;
-    run(dx + at, sums, db + at, x + at, threshold, shortcut ? shortcut + at : nullptr, end - begin, C, int(kind));
+    run(dx + at, sums, db + at, x + at, threshold, shortcut && !pooled_W ? shortcut + at : shortcut, pooled_W, begin, end - begin,
+        C, int(kind));
   };
   if (!dthreshold)
     return context.rows(rows, C * int64_t(sizeof(float)), [&](int64_t begin, int64_t end) { part(nullptr, begin, end); });

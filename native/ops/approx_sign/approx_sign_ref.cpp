@@ -18,7 +18,7 @@ static float surrogate(float u, ActivationGradient kind) {
 }
 
 void approx_sign_bwd(float* dx, float* dthreshold, const float* db, const float* x, const float* threshold, const float* shortcut,
-                     int64_t rows, int64_t C, ActivationGradient kind, GradMode mode) {
+                     int64_t pooled_W, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode) {
   auto product = [&](int64_t j) { return db[j] * surrogate(threshold ? x[j] + threshold[j % C] : x[j], kind); };
   if (dthreshold) {
     for (int64_t c = 0; c < C; ++c) {
@@ -32,9 +32,14 @@ void approx_sign_bwd(float* dx, float* dthreshold, const float* db, const float*
       dthreshold[c] = mode == GradMode::kAccumulate ? dthreshold[c] + float(total) : float(total);
     }
   }
-  for (int64_t j = 0; j < rows * C; ++j) {
-    float p = product(j);
-    dx[j] = shortcut ? shortcut[j] + p : p;
+  for (int64_t i = 0; i < rows; ++i) {
+    // Rows (n, h) of pixels: H is even, so the pairs of them are those of the images.
+    const int64_t line = pooled_W ? i / pooled_W : 0, w = pooled_W ? i % pooled_W : 0;
+    const int64_t from = pooled_W ? line / 2 * (pooled_W / 2) + w / 2 : i;
+    for (int64_t c = 0; c < C; ++c) {
+      const float p = product(i * C + c);
+      dx[i * C + c] = !shortcut ? p : (pooled_W ? shortcut[from * C + c] / 4.0f : shortcut[from * C + c]) + p;
+    }
   }
 }
 

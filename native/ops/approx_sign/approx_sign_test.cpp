@@ -23,24 +23,24 @@ TEST(ApproxSignBwd, HandWorkedValues) {
   float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   Guarded<float> x(std::vector<float>{0.0f, -0.25f, 0.75f, 1.0f, -1.0f, 1.5f, -inf, nan});
   Guarded<float> db(std::vector<float>(8, 4.0f)), dx(8);
-  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kApproxSign,
+  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 0, 1, 8, ActivationGradient::kApproxSign,
                        GradMode::kOverwrite);
   EXPECT_EQ(dx.values(), (std::vector<float>{8, 6, 2, 0, 0, 0, 0, 0}));
-  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 1, 8, ActivationGradient::kClippedIdentity,
+  ref::approx_sign_bwd(dx.data(), nullptr, db.data(), x.data(), nullptr, nullptr, 0, 1, 8, ActivationGradient::kClippedIdentity,
                        GradMode::kOverwrite);
   EXPECT_EQ(dx.values(), (std::vector<float>{4, 4, 4, 4, 4, 0, 0, 0}));
   // The threshold moves u, the shortcut's gradient is added: u = -0.5, 0.5 -> surrogate 1.
   Guarded<float> t(std::vector<float>{-0.5f, 0.75f}), shortcut(std::vector<float>{100, 200});
   Guarded<float> dt(std::vector<float>{10, 20});
-  ref::approx_sign_bwd(dx.data(), dt.data(), db.data(), x.data(), t.data(), shortcut.data(), 1, 2,
+  ref::approx_sign_bwd(dx.data(), dt.data(), db.data(), x.data(), t.data(), shortcut.data(), 0, 1, 2,
                        ActivationGradient::kApproxSign, GradMode::kAccumulate);
   EXPECT_EQ(dx[0], 104.0f);
   EXPECT_EQ(dx[1], 204.0f);
   EXPECT_EQ(dt.values(), (std::vector<float>{14, 24}));
   // Two rows of one channel: u = 0.5, 1.25 -> surrogate 1, 0.
   Guarded<float> two(std::vector<float>{0.25f, 1.0f}), one(std::vector<float>{0.25f}), sum(1);
-  ref::approx_sign_bwd(dx.data(), sum.data(), db.data(), two.data(), one.data(), nullptr, 2, 1, ActivationGradient::kApproxSign,
-                       GradMode::kOverwrite);
+  ref::approx_sign_bwd(dx.data(), sum.data(), db.data(), two.data(), one.data(), nullptr, 0, 2, 1,
+                       ActivationGradient::kApproxSign, GradMode::kOverwrite);
   EXPECT_EQ(sum[0], 4.0f);
 }
 
@@ -51,7 +51,7 @@ TEST(ApproxSignBwd, IsTheDerivativeOfThePiecewiseQuadraticSign) {
   const double step = 1e-6;
   for (double u : {-1.7, -0.9, -0.5, -0.125, 0.3, 0.6875, 0.99, 1.2}) {
     float x = float(u), db = 1.0f, dx = 0.0f;
-    ref::approx_sign_bwd(&dx, nullptr, &db, &x, nullptr, nullptr, 1, 1, ActivationGradient::kApproxSign, GradMode::kOverwrite);
+    ref::approx_sign_bwd(&dx, nullptr, &db, &x, nullptr, nullptr, 0, 1, 1, ActivationGradient::kApproxSign, GradMode::kOverwrite);
     EXPECT_NEAR(dx, (F(double(x) + step) - F(double(x) - step)) / (2 * step), 2e-7) << "u = " << u;
   }
 }
@@ -73,10 +73,10 @@ TEST(ApproxSignBwd, EveryIsaMatchesRef) {
           const float* s = variant & 4 ? shortcut.data() : nullptr;
           Guarded<float> expected(rows * C), got(rows * C), expected_dt(random_floats(C, 5)), got_dt(expected_dt.values());
           Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double)));
-          ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, s, rows, C, kind,
-                               mode);
-          cpu::approx_sign_bwd(*context, got.data(), learned ? got_dt.data() : nullptr, db.data(), x.data(), t, s, rows, C, kind,
-                               mode, workspace.data());
+          ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, s, 0, rows, C,
+                               kind, mode);
+          cpu::approx_sign_bwd(*context, got.data(), learned ? got_dt.data() : nullptr, db.data(), x.data(), t, s, 0, rows, C,
+                               kind, mode, workspace.data());
           expect_same_or_nan(got, expected);
           expect_same_or_nan(got_dt, expected_dt);
           got.expect_guards("dx");
@@ -97,16 +97,56 @@ TEST(ApproxSignBwd, MayOverwriteEitherGradient) {
         Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double)));
         const float* t = learned ? threshold.data() : nullptr;
         auto run = [&](Guarded<float>& dx, const float* db_in, const float* shortcut_in) {
-          cpu::approx_sign_bwd(*context, dx.data(), learned ? dt.data() : nullptr, db_in, x.data(), t, shortcut_in, rows, C, kind,
-                               GradMode::kOverwrite, workspace.data());
+          cpu::approx_sign_bwd(*context, dx.data(), learned ? dt.data() : nullptr, db_in, x.data(), t, shortcut_in, 0, rows, C,
+                               kind, GradMode::kOverwrite, workspace.data());
           expect_same_bits(dx, expected, "dx over an input");
           if (learned) expect_same_bits(dt, expected_dt, "dthreshold");
         };
-        ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, shortcut.data(),
+        ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, shortcut.data(), 0,
                              rows, C, kind, GradMode::kOverwrite);
         run(in_db, in_db.data(), shortcut.data());
         run(in_shortcut, db.data(), in_shortcut.data());
       }
+}
+
+// The shortcut's gradient comes pooled: every pixel adds a quarter of its window's, and nothing else changes.
+TEST(ApproxSignBwd, APooledShortcutGivesEachPixelAQuarter) {
+  struct Images {
+    int64_t n, H, W;
+  };
+  for (auto& context : all_contexts())
+    for (const Images& images : {Images{1, 2, 2}, Images{3, 4, 6}, Images{2, 30, 26}})
+      for (int64_t C : nasty_channels())
+        for (int variant = 0; variant < 16; ++variant) {
+          const auto [n, H, W] = images;
+          const int64_t rows = n * H * W;
+          const ActivationGradient kind = kKinds[variant & 1];
+          const bool with_threshold = variant & 2, learned = with_threshold && variant & 4, non_finite = variant & 8;
+          SCOPED_TRACE(context_name(*context) + " n" + std::to_string(n) + "_H" + std::to_string(H) + "_W" + std::to_string(W) +
+                       "_C" + std::to_string(C) + "_variant" + std::to_string(variant));
+          Guarded<float> x(nasty_floats(rows * C, 1, true)), db(nasty_floats(rows * C, 2, non_finite));
+          Guarded<float> threshold(random_floats(C, 3)), pooled(nasty_floats(rows / 4 * C, 4, non_finite));
+          Guarded<float> whole(rows * C), of_whole(rows * C), expected(rows * C), got(rows * C), unused(C), expected_dt(C), dt(C);
+          Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double)));
+          for (int64_t i = 0; i < n; ++i)
+            for (int64_t h = 0; h < H; ++h)
+              for (int64_t w = 0; w < W; ++w)
+                for (int64_t c = 0; c < C; ++c)
+                  whole[((i * H + h) * W + w) * C + c] = pooled[((i * (H / 2) + h / 2) * (W / 2) + w / 2) * C + c] / 4;
+          const float* t = with_threshold ? threshold.data() : nullptr;
+          ref::approx_sign_bwd(of_whole.data(), learned ? unused.data() : nullptr, db.data(), x.data(), t, whole.data(), 0, rows,
+                               C, kind, GradMode::kOverwrite);
+          ref::approx_sign_bwd(expected.data(), learned ? expected_dt.data() : nullptr, db.data(), x.data(), t, pooled.data(), W,
+                               rows, C, kind, GradMode::kOverwrite);
+          cpu::approx_sign_bwd(*context, got.data(), learned ? dt.data() : nullptr, db.data(), x.data(), t, pooled.data(), W,
+                               rows, C, kind, GradMode::kOverwrite, workspace.data());
+          expect_same_or_nan(expected, of_whole);
+          expect_same_or_nan(got, expected);
+          got.expect_guards("dx");
+          if (!learned) continue;
+          expect_same_or_nan(expected_dt, unused);
+          expect_same_or_nan(dt, expected_dt);
+        }
 }
 
 }  // namespace bireal

@@ -35,8 +35,8 @@ __device__ __forceinline__ void batch_norm_sums(const BatchNormSumsParams& p) {
   const V* v = static_cast<const V*>(p.v);
   RowSums<V> sums;
   walk_rows(
-      p.rows, p.C, p.slices, [&](int64_t i) { return v[i]; }, [&](int64_t, V value) { sums.add(summand(value), summand(value)); },
-      [&] { sums.flush(); });
+      p.rows, p.C, p.slices, [&](int64_t i, int64_t) { return v[i]; },
+      [&](int64_t, V value) { sums.add(summand(value), summand(value)); }, [&] { sums.flush(); });
   store_row_sums(p.sums, p.C, sums);
 }
 BIREAL_ENTRY(batch_norm_sums, i16, kRowThreads, BatchNormSumsParams, batch_norm_sums<int16_t>)
@@ -57,7 +57,7 @@ __device__ __forceinline__ void batch_norm_bwd_sums(const BatchNormSumsParams& p
   RowSums<T> sums;
   walk_rows(
       p.rows, p.C, p.slices,
-      [&](int64_t i) {
+      [&](int64_t i, int64_t) {
         return Gradient<T, V>{dy[i], v[i]};
       },
       [&](int64_t, const Gradient<T, V>& g) { sums.add(to_float(g.dy), to_float(g.v)); }, [&] { sums.flush(); });
@@ -177,7 +177,7 @@ __device__ __forceinline__ void batch_norm_rprelu_bwd(const BatchNormRpreluBwdPa
   RowSums<T> norm_sums, sums;
   walk_rows(
       p.rows, p.C, p.slices,
-      [&](int64_t i) {
+      [&](int64_t i, int64_t) {
         LoadedRprelu<T, V> loaded{dy[i], T(0.0f), v[i]};
         if (shortcut) loaded.shortcut = shortcut[i];
         return loaded;
@@ -226,21 +226,43 @@ extern "C" __global__ void __launch_bounds__(kSliceThreads)
   p.dbeta[c] = p.accumulate ? p.dbeta[c] + float(B1) : float(B1);
 }
 
-// Limiter: bandwidth.
+template <class T, class V>
+struct GradientOfBoth {
+  T dy, shortcut_v;
+  V v;
+};
+
+// Of one norm, or of two that were added: then dy is read once. The coefficients of the block's channels are read by one warp
+// each. Limiter: bandwidth. Shared: 768 bytes.
 template <class T, class V>
 __device__ __forceinline__ void batch_norm_bwd_apply(const BatchNormBwdApplyParams& p) {
-  const T* dy = static_cast<const T*>(p.dy);
+  __shared__ float coefficients[6][32];
+  const T *dy = static_cast<const T*>(p.dy), *shortcut_v = static_cast<const T*>(p.shortcut_v);
   const V* v = static_cast<const V*>(p.v);
-  T* dz = static_cast<T*>(p.dz);
-  const int c = row_channel(p.C);
+  T *dz = static_cast<T*>(p.dz), *shortcut_dz = static_cast<T*>(p.shortcut_dz);
+  const int c = row_channel(p.C), lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
+  if (c < p.C && warp < (shortcut_dz ? 6 : 3))
+    coefficients[warp][lane] = warp < 3 ? p.coefficients[warp * p.C + c] : p.shortcut_coefficients[(warp - 3) * p.C + c];
+  __syncthreads();
   if (c >= p.C) return;
-  const float a = p.coefficients[c], b = p.coefficients[p.C + c], shift = p.coefficients[2 * p.C + c];
+  const float a = coefficients[0][lane], b = coefficients[1][lane], shift = coefficients[2][lane];
+  float shortcut_a = 0.0f, shortcut_b = 0.0f, shortcut_shift = 0.0f;
+  if (shortcut_dz) {
+    shortcut_a = coefficients[3][lane];
+    shortcut_b = coefficients[4][lane];
+    shortcut_shift = coefficients[5][lane];
+  }
   walk_rows(
       p.rows, p.C, p.slices,
-      [&](int64_t i) {
-        return Gradient<T, V>{dy[i], v[i]};
+      [&](int64_t i, int64_t) {
+        return GradientOfBoth<T, V>{dy[i], shortcut_dz ? shortcut_v[i] : T(0.0f), v[i]};
       },
-      [&](int64_t i, const Gradient<T, V>& g) { dz[i] = from_float<T>(fmaf(a, to_float(g.dy), fmaf(b, to_float(g.v), shift))); },
+      [&](int64_t i, const GradientOfBoth<T, V>& g) {
+        dz[i] = from_float<T>(fmaf(a, to_float(g.dy), fmaf(b, to_float(g.v), shift)));
+        if (shortcut_dz)
+          shortcut_dz[i] =
+              from_float<T>(fmaf(shortcut_a, to_float(g.dy), fmaf(shortcut_b, to_float(g.shortcut_v), shortcut_shift)));
+      },
       [] {});
 }
 BIREAL_V_ENTRIES(batch_norm_bwd_apply, kRowThreads, BatchNormBwdApplyParams, batch_norm_bwd_apply)

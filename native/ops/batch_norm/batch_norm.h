@@ -147,13 +147,16 @@ int64_t batch_norm_rprelu_bwd_workspace_bytes(int64_t rows, int64_t C);
 
 void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DType type, const void* v, DType v_type,
                          int64_t rows, int64_t C, Stream stream);
-/// sums [slices, 2, C]: row_slice_count(rows, C) of batch_norm_bwd_sums, approx_sign_bwd or batch_norm_rprelu_bwd, 1 of
-/// batch_norm_max_pool_bwd_sums.
+/// sums [slices, 2, C]: of batch_norm_bwd_sums, approx_sign_bwd or batch_norm_rprelu_bwd, row_slice_count(rows, C) of their rows,
+/// which behind a max-pool are fewer than those of the statistics.
 void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
                                  int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
                                  int64_t C, GradMode mode, Stream stream);
+/// Where shortcut_dz is not null also that of the shortcut's own norm, which was added and has the same dy: shortcut_v and
+/// shortcut_dz [rows, C] of `type`; shortcut_dz must not be dy.
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,
-                          const float* coefficients, int64_t rows, int64_t C, Stream stream);
+                          const float* coefficients, void* shortcut_dz, const void* shortcut_v,
+                          const float* shortcut_coefficients, int64_t rows, int64_t C, Stream stream);
 
 struct RunningStatistics {  // of one normalisation, on the device
   float* running_mean;

@@ -99,9 +99,11 @@ void batch_norm_bwd_coefficients(const Device& device, float* coefficients, floa
 }
 
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,
-                          const float* coefficients, int64_t rows, int64_t C, Stream stream) {
+                          const float* coefficients, void* shortcut_dz, const void* shortcut_v,
+                          const float* shortcut_coefficients, int64_t rows, int64_t C, Stream stream) {
   const int64_t slices = row_slice_count(rows, C);
-  BatchNormBwdApplyParams p{dz, dy, v, coefficients, rows, int32_t(C), int32_t(slices)};
+  BatchNormBwdApplyParams p{dz,           shortcut_dz,           dy,   v,          shortcut_v,
+                            coefficients, shortcut_coefficients, rows, int32_t(C), int32_t(slices)};
   launch(device, storage_kernel("batch_norm_bwd_apply", type, v_type), LaunchShape(kRowBlockThreads, word_count(C) * slices), p,
          stream);
 }

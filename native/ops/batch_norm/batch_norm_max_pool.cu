@@ -1,18 +1,31 @@
 // batch_norm_max_pool: a block stages, for 32 channels, what the windows of a tile share, so that every value is asked for once
-// (1.1 times at most, at the edges of tiles): v forward, dy and index backward. A warp owns 32 channels of a pixel at a time.
-// Limited by memory.
+// (1.1 times at most, at the edges of tiles): v forward, dy and index backward. It goes through the tiles of one slice, which is
+// cut by the shape, so that constants of the channels are read once a block. A warp owns 32 channels of a pixel at a time, four
+// pixels in flight. Limited by memory.
+#include "cuda/row_sums.cuh"
 #include "cuda/warp.cuh"
 #include "ops/batch_norm/batch_norm_max_pool_params.h"
 #include "ops/pool2d/pool2d.cuh"
 
 namespace bireal::cuda {
 
-static constexpr int kTileThreads = 256, kTileWarps = kTileThreads / 32;
-
 namespace {
 struct Tile {
   int64_t image;
   int row, column;  // first pixel
+};
+
+// The pixels of a warp in an area `wide` pixels wide: every eighth, in row order.
+struct Walk {
+  int row = 0, column = int(threadIdx.x / 32);
+  __device__ __forceinline__ explicit Walk(int wide) { wrap(wide); }
+  __device__ __forceinline__ void next(int wide) {
+    column += kRowWarps;
+    wrap(wide);
+  }
+  __device__ __forceinline__ void wrap(int wide) {
+    for (; column >= wide; column -= wide) ++row;
+  }
 };
 }  // namespace
 
@@ -24,176 +37,147 @@ __device__ __forceinline__ Tile tile_at(const PoolTiles& tiles, uint32_t number)
   return t;
 }
 
-// Shared: v of the tile's windows, T [staged*staged, 32], then one word of bits for each pixel of the tile.
+// Calls body(tile) for each tile of the block's slice. Every thread takes part; a barrier lies between two tiles.
+template <class Body>
+__device__ __forceinline__ void for_tiles(const PoolTiles& tiles, int C, const Body& body) {
+  const uint64_t slice = uint64_t(row_slice(C));
+  const uint32_t last = uint32_t(tiles.count * (slice + 1) / tiles.slices);
+  for (uint32_t number = uint32_t(tiles.count * slice / tiles.slices); number < last; ++number) {
+    body(tile_at(tiles, number));
+    __syncthreads();  // the next tile takes the same shared memory
+  }
+}
+
+// Shared: v of the tile's windows, T [staged*staged, 32]. A tile sums the pixels from the start of its first window to that of
+// the next tile's first, or to the edge of the image, so each is summed once.
 template <class T>
 __device__ __forceinline__ void batch_norm_max_pool_fwd(const BatchNormMaxPoolFwdParams& params) {
   extern __shared__ __align__(16) unsigned char shared[];
   const PoolShape& k = params.shape;
-  const PoolTiles& tiles = params.tiles;
   T* staged = reinterpret_cast<T*>(shared);
-  word_t* words = reinterpret_cast<word_t*>(staged + tiles.staged * tiles.staged * 32);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = int(blockIdx.y * 32) + lane;
+  const int lane = threadIdx.x % 32, c = row_channel(k.C);
   const bool channel = c < k.C;
-  const Tile t = tile_at(tiles, blockIdx.x);
-  const int rows = min(tiles.tile, k.P - t.row), columns = min(tiles.tile, k.Q - t.column);
-
-  const int top = t.row * k.stride - k.pad, left = t.column * k.stride - k.pad;
-  const int high = (rows - 1) * k.stride + k.R, wide = (columns - 1) * k.stride + k.S;
-  const T* v = static_cast<const T*>(params.v) + t.image * k.H * k.W * k.C + c;
-  for (int j = warp; j < high * wide; j += kTileWarps) {
-    const int h = top + j / wide, w = left + j % wide;
-    if (channel && h >= 0 && h < k.H && w >= 0 && w < k.W) staged[j * 32 + lane] = v[(int64_t(h) * k.W + w) * k.C];
-  }
-  __syncthreads();
-
-  const float scale = channel ? params.affine[c] : 0.0f, shift = channel ? params.affine[k.C + c] : 0.0f;
-  const float threshold = channel && params.threshold ? params.threshold[c] : 0.0f;
-  for (int j = warp; j < rows * columns; j += kTileWarps) {
-    const int p = j / columns, q = j % columns;
-    bool negative = false;
-    if (channel) {
-      float best = 0;
-      int chosen = -1;
-      for (int r = 0; r < k.R; ++r)
-        for (int s = 0; s < k.S; ++s) {
-          const int h = p * k.stride + r, w = q * k.stride + s;
-          if (top + h < 0 || top + h >= k.H || left + w < 0 || left + w >= k.W) continue;
-          const float u = fmaf(scale, to_float(staged[(h * wide + w) * 32 + lane]), shift);
-          if (chosen < 0 || beats_maximum(u, best)) {
-            best = u;
-            chosen = r * k.S + s;
-          }
-        }
-      const int64_t out = ((t.image * k.P + t.row + p) * k.Q + t.column + q) * k.C + c;
-      const T stored = from_float<T>(best);
-      static_cast<T*>(params.y)[out] = stored;
-      params.index[out] = uint8_t(chosen);
-      negative = sign_bit(params.threshold ? to_float(stored) + threshold : to_float(stored));
+  __shared__ float gammas[32];
+  if (threadIdx.x < 32 && channel) gammas[lane] = params.gamma[c];
+  RowSums<T> sums;
+  for_tiles(params.tiles, k.C, [&](const Tile& t) {
+    const int rows = min(params.tiles.tile, k.P - t.row), columns = min(params.tiles.tile, k.Q - t.column);
+    const int top = t.row * k.stride - k.pad, left = t.column * k.stride - k.pad;
+    const int high = (rows - 1) * k.stride + k.R, wide = (columns - 1) * k.stride + k.S;
+    const int own_high = t.row + rows == k.P ? k.H - top : rows * k.stride;
+    const int own_wide = t.column + columns == k.Q ? k.W - left : columns * k.stride;
+    const int area_high = max(high, own_high), area_wide = max(wide, own_wide);
+    const T* v = static_cast<const T*>(params.v) + t.image * k.H * k.W * k.C + c;
+    Walk at(area_wide);
+    while (channel && at.row < area_high) {
+      T loaded[kRowsInFlight];
+      int row[kRowsInFlight], column[kRowsInFlight];
+      bool inside[kRowsInFlight];
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i, at.next(area_wide)) {
+        row[i] = at.row, column[i] = at.column;
+        const int h = top + at.row, w = left + at.column;
+        inside[i] = at.row < area_high && h >= 0 && h < k.H && w >= 0 && w < k.W;
+        if (inside[i]) loaded[i] = v[(int64_t(h) * k.W + w) * k.C];
+      }
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i) {
+        if (!inside[i]) continue;
+        if (row[i] < high && column[i] < wide) staged[(row[i] * wide + column[i]) * 32 + lane] = loaded[i];
+        if (row[i] < own_high && column[i] < own_wide) sums.add(to_float(loaded[i]), to_float(loaded[i]));
+      }
+      sums.flush();
     }
-    const word_t bits = __ballot_sync(kAllLanes, negative);
-    if (lane == 0) words[j] = bits;
-  }
-  if (!params.bits) return;
+    __syncthreads();
 
-  // The words of a tile's row lie side by side, but for the other words of each pixel.
-  __syncthreads();
-  const int word_count = (k.C + kWordBits - 1) / kWordBits;
-  for (int j = threadIdx.x; j < rows * columns; j += kTileThreads) {
-    const int64_t pixel = (t.image * k.P + t.row + j / columns) * k.Q + t.column + j % columns;
-    params.bits[pixel * word_count + blockIdx.y] = words[j];
-  }
+    const float gamma = channel ? gammas[lane] : 0.0f, sign = gamma < 0.0f ? -1.0f : 1.0f;
+    for (Walk out(columns); channel && out.row < rows; out.next(columns)) {
+      const int h = out.row * k.stride, w = out.column * k.stride;
+      const int first_r = max(0, -top - h), last_r = min(k.R, k.H - top - h);
+      const int first_s = max(0, -left - w), last_s = min(k.S, k.W - left - w);
+      const T* window = staged + (h * wide + w) * 32 + lane;
+      float best = sign * to_float(window[(first_r * wide + first_s) * 32]);
+      int chosen = first_r * k.S + first_s;
+      if (gamma != 0.0f)
+        for (int r = first_r; r < last_r; ++r)
+          for (int s = first_s; s < last_s; ++s) {
+            const float u = sign * to_float(window[(r * wide + s) * 32]);
+            if (!(u <= best) && best == best) {  // greater, or one of the two is a NaN; and then it is u, if best is not
+              best = u;
+              chosen = r * k.S + s;
+            }
+          }
+      const int64_t at = ((t.image * k.P + t.row + out.row) * k.Q + t.column + out.column) * k.C + c;
+      static_cast<T*>(params.vmax)[at] = from_float<T>(sign * best);
+      params.index[at] = uint8_t(chosen);
+    }
+  });
+  if (params.sums) store_row_sums(params.sums, k.C, sums);
 }
 
-// The windows over a tile of v: dy T [staged*staged, 32], then index [staged*staged, 32], in shared memory.
-template <class T>
-struct StagedWindows {
-  T* dy;
-  uint8_t* index;
-  WindowRange rows, columns;
-
-  __device__ __forceinline__ void load(const BatchNormMaxPoolBwdParams& params, const Tile& t, int high, int wide, int c) {
-    extern __shared__ __align__(16) unsigned char shared[];
-    const PoolShape& k = params.shape;
-    dy = reinterpret_cast<T*>(shared);
-    index = reinterpret_cast<uint8_t*>(dy + params.tiles.staged * params.tiles.staged * 32);
-    rows = {windows_over(t.row, k.R, k.stride, k.pad, k.P).first, windows_over(t.row + high - 1, k.R, k.stride, k.pad, k.P).last};
-    columns = {windows_over(t.column, k.S, k.stride, k.pad, k.Q).first,
-               windows_over(t.column + wide - 1, k.S, k.stride, k.pad, k.Q).last};
-    const int window_columns = columns.last - columns.first + 1, windows = (rows.last - rows.first + 1) * window_columns;
-    const int lane = threadIdx.x % 32;
-    if (c >= k.C) return;
-    for (int j = threadIdx.x / 32; j < windows; j += kTileWarps) {
-      const int p = rows.first + j / window_columns, q = columns.first + j % window_columns;
-      const int64_t from = ((t.image * k.P + p) * k.Q + q) * k.C + c;
-      dy[j * 32 + lane] = static_cast<const T*>(params.dy)[from];
-      index[j * 32 + lane] = params.index[from];
-    }
-  }
-
-  // du of input pixel (h,w): the windows that chose it, in (p,q) order.
-  __device__ __forceinline__ float gradient(const PoolShape& k, int h, int w) const {
-    const WindowRange over_h = windows_over(h, k.R, k.stride, k.pad, k.P), over_w = windows_over(w, k.S, k.stride, k.pad, k.Q);
-    const int window_columns = columns.last - columns.first + 1;
-    float sum = 0;
-    for (int p = over_h.first; p <= over_h.last; ++p)
-      for (int q = over_w.first; q <= over_w.last; ++q) {
-        const int j = ((p - rows.first) * window_columns + q - columns.first) * 32 + int(threadIdx.x % 32);
-        const int tap = (h + k.pad - p * k.stride) * k.S + (w + k.pad - q * k.stride);
-        if (index[j] == tap) sum += to_float(dy[j]);
-      }
-    return sum;
-  }
-};
-
+// Shared: dy T [staged*staged, 32], then index [staged*staged, 32], of the windows over the tile.
 template <class T>
 __device__ __forceinline__ void batch_norm_max_pool_bwd_apply(const BatchNormMaxPoolBwdParams& params) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ WindowRange over_row[PoolTiles::kMost], over_column[PoolTiles::kMost];
   const PoolShape& k = params.shape;
-  const int c = int(blockIdx.y * 32 + threadIdx.x % 32);
-  const Tile t = tile_at(params.tiles, blockIdx.x);
-  const int high = min(params.tiles.tile, k.H - t.row), wide = min(params.tiles.tile, k.W - t.column);
-  StagedWindows<T> windows;
-  windows.load(params, t, high, wide, c);
-  __syncthreads();
-  if (c >= k.C) return;
-  const float a = params.coefficients[c], b = params.coefficients[k.C + c], shift = params.coefficients[2 * k.C + c];
-  for (int j = threadIdx.x / 32; j < high * wide; j += kTileWarps) {
-    const int h = t.row + j / wide, w = t.column + j % wide;
-    const int64_t at = ((t.image * k.H + h) * k.W + w) * k.C + c;
-    const float v = to_float(static_cast<const T*>(params.v)[at]);
-    static_cast<T*>(params.dz)[at] = from_float<T>(fmaf(a, windows.gradient(k, h, w), fmaf(b, v, shift)));
-  }
-}
-
-// A block adds the tiles of one slice, in order; its warps are added in order at the end. Slices are cut by the shape.
-template <class T>
-__device__ __forceinline__ void batch_norm_max_pool_bwd_sums(const BatchNormMaxPoolBwdParams& params) {
-  __shared__ double warp_sums[2][kTileWarps][32];
-  const PoolShape& k = params.shape;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = int(blockIdx.y * 32) + lane;
-  const uint32_t first = uint32_t(uint64_t(params.tiles.count) * blockIdx.x / params.slice_count);
-  const uint32_t last = uint32_t(uint64_t(params.tiles.count) * (blockIdx.x + 1) / params.slice_count);
-  double sum1 = 0, sum2 = 0;
-  for (uint32_t number = first; number < last; ++number) {
-    const Tile t = tile_at(params.tiles, number);
+  T* dy = reinterpret_cast<T*>(shared);
+  uint8_t* index = reinterpret_cast<uint8_t*>(dy + params.tiles.staged * params.tiles.staged * 32);
+  const int lane = threadIdx.x % 32, c = row_channel(k.C);
+  const bool channel = c < k.C;
+  __shared__ float coefficients[3][32];
+  if (threadIdx.x < 96 && channel) coefficients[threadIdx.x / 32][lane] = params.coefficients[threadIdx.x / 32 * k.C + c];
+  for_tiles(params.tiles, k.C, [&](const Tile& t) {
     const int high = min(params.tiles.tile, k.H - t.row), wide = min(params.tiles.tile, k.W - t.column);
-    StagedWindows<T> windows;
-    windows.load(params, t, high, wide, c);
-    __syncthreads();
-    if (c < k.C)
-      for (int j = warp; j < high * wide; j += kTileWarps) {
-        const int h = t.row + j / wide, w = t.column + j % wide;
-        const double v = double(to_float(static_cast<const T*>(params.v)[((t.image * k.H + h) * k.W + w) * k.C + c]));
-        const double du = double(windows.gradient(k, h, w));
-        sum1 += du;
-        sum2 += du * v;
+    const int first_p = windows_over(t.row, k.R, k.stride, k.pad, k.P).first,
+              first_q = windows_over(t.column, k.S, k.stride, k.pad, k.Q).first;
+    const int windows_high = windows_over(t.row + high - 1, k.R, k.stride, k.pad, k.P).last - first_p + 1,
+              windows_wide = windows_over(t.column + wide - 1, k.S, k.stride, k.pad, k.Q).last - first_q + 1;
+    if (threadIdx.x < unsigned(high)) over_row[threadIdx.x] = windows_over(t.row + int(threadIdx.x), k.R, k.stride, k.pad, k.P);
+    if (threadIdx.x < unsigned(wide))
+      over_column[threadIdx.x] = windows_over(t.column + int(threadIdx.x), k.S, k.stride, k.pad, k.Q);
+    if (windows_wide > 0)
+      for (Walk at(windows_wide); channel && at.row < windows_high; at.next(windows_wide)) {
+        const int64_t from = ((t.image * k.P + first_p + at.row) * k.Q + first_q + at.column) * k.C + c;
+        const int to = (at.row * windows_wide + at.column) * 32 + lane;
+        dy[to] = static_cast<const T*>(params.dy)[from];
+        index[to] = params.index[from];
       }
-    __syncthreads();  // the next tile takes the same shared memory
-  }
-  warp_sums[0][warp][lane] = sum1;
-  warp_sums[1][warp][lane] = sum2;
-  __syncthreads();
-  if (warp > 1 || c >= k.C) return;
-  double total = 0;
-  for (int i = 0; i < kTileWarps; ++i) total += warp_sums[warp][i][lane];
-  params.slices[(int64_t(blockIdx.x) * 2 + warp) * k.C + c] = total;
+    __syncthreads();
+
+    if (!channel) return;
+    const float a = coefficients[0][lane], b = coefficients[1][lane], shift = coefficients[2][lane];
+    const int64_t image = t.image * k.H * k.W * k.C + c;
+    const T* v = static_cast<const T*>(params.v) + image;
+    T* dz = static_cast<T*>(params.dz) + image;
+    Walk at(wide);
+    while (at.row < high) {
+      T loaded[kRowsInFlight];
+      int row[kRowsInFlight], column[kRowsInFlight];
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i, at.next(wide)) {
+        row[i] = at.row, column[i] = at.column;
+        if (at.row < high) loaded[i] = v[(int64_t(t.row + at.row) * k.W + t.column + at.column) * k.C];
+      }
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i) {
+        if (row[i] >= high) continue;
+        const int h = t.row + row[i], w = t.column + column[i];
+        const WindowRange over_h = over_row[row[i]], over_w = over_column[column[i]];
+        float du = 0;
+        for (int p = over_h.first; p <= over_h.last; ++p) {
+          int j = ((p - first_p) * windows_wide + over_w.first - first_q) * 32 + lane;
+          int tap = (h + k.pad - p * k.stride) * k.S + (w + k.pad - over_w.first * k.stride);
+          for (int q = over_w.first; q <= over_w.last; ++q, j += 32, tap -= k.stride)
+            if (index[j] == tap) du += to_float(dy[j]);
+        }
+        dz[(int64_t(h) * k.W + w) * k.C] = from_float<T>(fmaf(a, du, fmaf(b, to_float(loaded[i]), shift)));
+      }
+    }
+  });
 }
 
-BIREAL_STORAGE_ENTRIES(batch_norm_max_pool_fwd, kTileThreads, BatchNormMaxPoolFwdParams, batch_norm_max_pool_fwd)
-BIREAL_STORAGE_ENTRIES(batch_norm_max_pool_bwd_sums, kTileThreads, BatchNormMaxPoolBwdParams, batch_norm_max_pool_bwd_sums)
-BIREAL_STORAGE_ENTRIES(batch_norm_max_pool_bwd_apply, kTileThreads, BatchNormMaxPoolBwdParams, batch_norm_max_pool_bwd_apply)
-
-// Adds the slices: 8 warps take every eighth one of 32 sums in order, then the warps are added in order. Grid: 2C/32 blocks.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_max_pool_bwd_slices_f64_kernel(BatchNormMaxPoolBwdParams k) {
-  __shared__ double warp_sums[kTileWarps][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, j = int(blockIdx.x * 32) + lane, count = 2 * k.shape.C;
-  double sum = 0;
-  if (j < count)
-    for (int slice = warp; slice < k.slice_count; slice += kTileWarps) sum += k.slices[int64_t(slice) * count + j];
-  warp_sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp > 0 || j >= count) return;
-  for (int i = 1; i < kTileWarps; ++i) sum += warp_sums[i][lane];
-  k.sums[j] = sum;
-}
+BIREAL_STORAGE_ENTRIES(batch_norm_max_pool_fwd, kRowThreads, BatchNormMaxPoolFwdParams, batch_norm_max_pool_fwd)
+BIREAL_STORAGE_ENTRIES(batch_norm_max_pool_bwd_apply, kRowThreads, BatchNormMaxPoolBwdParams, batch_norm_max_pool_bwd_apply)
 
 }  // namespace bireal::cuda

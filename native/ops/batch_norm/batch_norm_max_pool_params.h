@@ -5,35 +5,34 @@
 
 namespace bireal::cuda {
 
-/// How a launch is cut: tiles of tile x tile pixels (of y forward, of v backward) of one image. The other side of a tile, staged
-/// in shared memory, has at most staged x staged pixels; 32 channels of them are held.
+/// How a launch is cut: tiles of tile x tile pixels (of vmax forward, of v backward) of one image; a block takes one word of 32
+/// channels of the tiles of one slice. The other side of a tile, staged in shared memory, has at most staged x staged pixels.
 struct PoolTiles {
+  enum { kMost = 16 };  // tile <= kMost
   int32_t tile, staged;
   int32_t rows, columns;  // tiles of an image
   uint32_t count;         // tiles of this run
+  int32_t slices;         // at most row_slice_count(n*H*W, C), forward exactly so many
 };
 
 struct BatchNormMaxPoolFwdParams {
-  void* y;         // T [n,P,Q,C]
+  void* vmax;      // T [n,P,Q,C]
   uint8_t* index;  // [n,P,Q,C]
-  word_t* bits;    // [n,P,Q,Cw], or null
+  double* sums;    // [slices,2,C], or null
   const void* v;   // T [n,H,W,C]
-  const float *affine, *threshold;
+  const float* gamma;
   PoolShape shape;
   PoolTiles tiles;
 };
 
 struct BatchNormMaxPoolBwdParams {
-  void* dz;              // bwd_apply: T [n,H,W,C]
-  double* sums;          // bwd_sums: [2,C]
-  double* slices;        // bwd_sums: [slice_count, 2, C], workspace
+  void* dz;              // T [n,H,W,C]
   const void* dy;        // T [n,P,Q,C]
   const uint8_t* index;  // [n,P,Q,C]
   const void* v;         // T [n,H,W,C]
   const float* coefficients;
   PoolShape shape;
   PoolTiles tiles;
-  int32_t slice_count;  // bwd_sums: a block adds the tiles of one slice
 };
 
 }  // namespace bireal::cuda

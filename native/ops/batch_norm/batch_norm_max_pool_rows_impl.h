@@ -1,79 +1,109 @@
-// The row kernel of batch_norm_max_pool, written once: `Vec` is the instruction set, a struct with kLanes, vectors of
-// gcc's extension of so many elements (Floats, Ints, Shorts, Bytes), and always inlined fma() and negative(). Each v is
-// normalised anew in every window that holds it (2.25 times for 3x3/2): that is cheaper than storing it.
+// The row kernels of batch_norm_max_pool for vectors of kLanes channels (gcc vector extension: one source, the compiler picks
+// instructions).
 #pragma once
 #include "ops/batch_norm/batch_norm_max_pool_rows.h"
+#include "ops/pool2d/pool2d_rows_impl.h"
 
 namespace bireal::cpu {
 
-/// The maximum of one channel's window and its tap, as max_pool: the first of equals, the first NaN.
-BIREAL_INLINE float batch_norm_max_pool_one(const BatchNormMaxPoolRows& k, const float* image, int64_t h0, int64_t w0, int64_t c,
-                                            uint8_t* index) {
-  float best = 0;
-  int64_t where = -1;
-  for (int64_t r = h0 < 0 ? -h0 : 0; r < k.R && h0 + r < k.H; ++r)
-    for (int64_t s = w0 < 0 ? -w0 : 0; s < k.S && w0 + s < k.W; ++s) {
-      float u = __builtin_fmaf(k.scale[c], image[((h0 + r) * k.W + w0 + s) * k.C + c], k.shift[c]);
-      if (where < 0 || (!(u <= best) && best == best)) best = u, where = r * k.S + s;
-    }
-  *index = (uint8_t)where;
-  return best;
-}
-
-template <class Vec>
-BIREAL_INLINE void batch_norm_max_pool_rows(const BatchNormMaxPoolRows& k, int64_t begin_row, int64_t end_row) {
-  using Floats = typename Vec::Floats;
-  using Ints = typename Vec::Ints;
-  using Bytes = typename Vec::Bytes;
-  const int64_t words = word_count(k.C);
+// A block of kLanes channels of a pixel, whose winner stays in registers while the taps go by. What is compared is v, its sign
+// turned where gamma < 0; a NaN, which nothing beats, stands for the first tap where gamma = 0.
+template <int kLanes>
+BIREAL_INLINE void batch_norm_max_pool_fwd_rows(const BatchNormMaxPoolRows& k, int64_t begin_row, int64_t end_row) {
+  using V = PoolVector<kLanes>;
+  using Floats = typename V::Floats;
+  using Ints = typename V::Ints;
   for (int64_t row = begin_row; row < end_row; ++row) {
     const int64_t h0 = row % k.P * k.stride - k.pad;
-    const int64_t r0 = h0 < 0 ? -h0 : 0, r1 = h0 + k.R > k.H ? k.H - h0 : k.R;
+    const PoolRange rs = pool_taps(h0, k.R, k.H);
     const float* image = k.v + row / k.P * k.H * k.W * k.C;
     for (int64_t q = 0; q < k.Q; ++q) {
       const int64_t w0 = q * k.stride - k.pad, out = (row * k.Q + q) * k.C;
-      const int64_t s0 = w0 < 0 ? -w0 : 0, s1 = w0 + k.S > k.W ? k.W - w0 : k.S;
-      for (int64_t word = 0; word < words; ++word) {
-        word_t bits = 0;
-        const int64_t end = k.C - word * kWordBits < kWordBits ? k.C : (word + 1) * kWordBits;
-        int64_t c = word * kWordBits;
-        for (; c + Vec::kLanes <= end; c += Vec::kLanes) {
-          Floats scale, shift, u, best = {};
-          Ints where = {};
-          __builtin_memcpy(&scale, k.scale + c, sizeof scale);
-          __builtin_memcpy(&shift, k.shift + c, sizeof shift);
-          const float* line = image + ((h0 + r0) * k.W + w0) * k.C + c;
-          for (int64_t r = r0; r < r1; ++r, line += k.W * k.C)
-            for (int64_t s = s0; s < s1; ++s) {
-              __builtin_memcpy(&u, line + s * k.C, sizeof u);
-              u = Vec::fma(scale, u, shift);
-              if (r == r0 && s == s0) {
-                best = u;
-                where = Ints{} + (int32_t)(r * k.S + s);
-                continue;
-              }
-              // Not <=: greater, or one of the two is a NaN; and then it is u, if best is not.
-              Ints take = ~(u <= best) & (best == best);
-              best = take ? u : best;
-              where = take ? Ints{} + (int32_t)(r * k.S + s) : where;
-            }
-          // Through 16 bits: gcc 12 takes a step of four sizes apart into single elements.
-          Bytes bytes = __builtin_convertvector(__builtin_convertvector(where, typename Vec::Shorts), Bytes);
-          __builtin_memcpy(k.y + out + c, &best, sizeof best);
-          __builtin_memcpy(k.index + out + c, &bytes, sizeof bytes);
-          if (k.threshold) {
-            __builtin_memcpy(&u, k.threshold + c, sizeof u);
-            best += u;
+      const PoolRange ss = pool_taps(w0, k.S, k.W);
+      const float* first = image + ((h0 + rs.begin) * k.W + w0 + ss.begin) * k.C;
+      int64_t c = 0;
+      for (; c + kLanes <= k.C; c += kLanes) {
+        Floats gamma, v;
+        __builtin_memcpy(&gamma, k.gamma + c, sizeof gamma);
+        __builtin_memcpy(&v, first + c, sizeof v);
+        const Ints none = gamma == 0, turn = (gamma < 0) & (Ints{} + INT32_MIN);
+        Floats best = (Floats)(((Ints)v ^ turn) | none), u;
+        Ints where = Ints{} + (int32_t)(rs.begin * k.S + ss.begin);
+        for (int64_t r = rs.begin; r < rs.end; ++r) {
+          const float* line = image + ((h0 + r) * k.W + w0) * k.C + c;
+          for (int64_t s = ss.begin; s < ss.end; ++s) {
+            __builtin_memcpy(&u, line + s * k.C, sizeof u);
+            u = (Floats)((Ints)u ^ turn);
+            // Not <=: greater, or one of the two is a NaN; and then it is u, if best is not.
+            const Ints take = ~(u <= best) & (best == best);
+            best = take ? u : best;
+            where = take ? Ints{} + (int32_t)(r * k.S + s) : where;
           }
-          bits |= Vec::negative(best) << (c - word * kWordBits);
         }
-        for (; c < end; ++c) {
-          float best = batch_norm_max_pool_one(k, image, h0, w0, c, k.index + out + c);
-          k.y[out + c] = best;
-          bits |= sign_bit(k.threshold ? best + k.threshold[c] : best) << (c - word * kWordBits);
-        }
-        if (k.bits) k.bits[(row * k.Q + q) * words + word] = bits;
+        best = none ? v : (Floats)((Ints)best ^ turn);
+        // Through 16 bits: gcc 12 takes a step of four sizes apart into single elements.
+        typename V::Bytes bytes = __builtin_convertvector(__builtin_convertvector(where, typename V::Shorts), typename V::Bytes);
+        __builtin_memcpy(k.vmax + out + c, &best, sizeof best);
+        __builtin_memcpy(k.index + out + c, &bytes, sizeof bytes);
       }
+      for (; c < k.C; ++c) {
+        const float sign = k.gamma[c] < 0 ? -1.0f : 1.0f;
+        float best = first[c];
+        int64_t where = rs.begin * k.S + ss.begin;
+        for (int64_t r = rs.begin; r < rs.end && k.gamma[c] != 0; ++r)
+          for (int64_t s = ss.begin; s < ss.end; ++s) {
+            const float u = image[((h0 + r) * k.W + w0 + s) * k.C + c];
+            if (!(sign * u <= sign * best) && best == best) best = u, where = r * k.S + s;
+          }
+        k.vmax[out + c] = best;
+        k.index[out + c] = (uint8_t)where;
+      }
+    }
+  }
+}
+
+// du = sum (or +0) + dy where `chosen` is `tap`, for C channels. Adding +0 for the others changes nothing: a sum that starts at
+// +0 never becomes -0.
+template <int kLanes>
+BIREAL_INLINE void max_pool_add_window(float* du, const float* dy, const uint8_t* chosen, int32_t tap, bool first, int64_t C) {
+  using V = PoolVector<kLanes>;
+  int64_t c = 0;
+  for (; c + kLanes <= C; c += kLanes) {
+    typename V::Floats sum = {}, g;
+    typename V::Bytes bytes;
+    if (!first) __builtin_memcpy(&sum, du + c, sizeof sum);
+    __builtin_memcpy(&g, dy + c, sizeof g);
+    __builtin_memcpy(&bytes, chosen + c, sizeof bytes);
+    typename V::Ints where = __builtin_convertvector(__builtin_convertvector(bytes, typename V::Shorts), typename V::Ints);
+    sum += where == tap ? g : typename V::Floats{};
+    __builtin_memcpy(du + c, &sum, sizeof sum);
+  }
+  for (; c < C; ++c) du[c] = (first ? 0.0f : du[c]) + (chosen[c] == tap ? dy[c] : 0.0f);
+}
+
+// Window by window over all channels of a pixel, whose du stands in dz meanwhile: the number of windows alternates from pixel to
+// pixel (1, 2, 4 for 3x3/2), which as an inner loop is mispredicted.
+template <int kLanes>
+BIREAL_INLINE void batch_norm_max_pool_bwd_apply_rows(const BatchNormMaxPoolRows& k, int64_t begin_row, int64_t end_row) {
+  const float *a = k.coefficients, *b = a + k.C, *shift = b + k.C;
+  for (int64_t row = begin_row; row < end_row; ++row) {
+    const int64_t i = row / k.H, h = row % k.H + k.pad;
+    const PoolRange ps = pool_windows(h, k.R, k.stride, k.P);
+    for (int64_t w = k.pad; w < k.W + k.pad; ++w) {
+      const PoolRange qs = pool_windows(w, k.S, k.stride, k.Q);
+      const int64_t in = (row * k.W + w - k.pad) * k.C;
+      const float* v = k.v + in;
+      float* dz = k.dz + in;
+      bool first = true;
+      for (int64_t p = ps.begin; p < ps.end; ++p)
+        for (int64_t q = qs.begin; q < qs.end; ++q, first = false) {
+          const int64_t out = ((i * k.P + p) * k.Q + q) * k.C;
+          const int32_t tap = (int32_t)((h - p * k.stride) * k.S + w - q * k.stride);
+          max_pool_add_window<kLanes>(dz, k.dy + out, k.chosen + out, tap, first, k.C);
+        }
+      if (first) __builtin_memset(dz, 0, (uint64_t)k.C * sizeof(float));
+#pragma GCC ivdep
+      for (int64_t c = 0; c < k.C; ++c) dz[c] = __builtin_fmaf(a[c], dz[c], __builtin_fmaf(b[c], v[c], shift[c]));
     }
   }
 }

@@ -55,9 +55,9 @@ struct BatchNormBwdCoefficientsParams {
 };
 
 struct BatchNormBwdApplyParams {
-  void* dz;
-  const void *dy, *v;
-  const float* coefficients;  // [3, C]
+  void *dz, *shortcut_dz;  // the second of a norm that was added, or null
+  const void *dy, *v, *shortcut_v;
+  const float *coefficients, *shortcut_coefficients;  // [3, C]
   int64_t rows;
   int32_t C, slices;
 };

@@ -154,12 +154,8 @@ void input_by_tables(Context& context, const InputGeometry& g, const Conv2dShape
       kernel.prepare_weights(weights + task * weight_row, w, task / s.R, task % s.R, s.K, s.C, s.R, s.S, s.stride);
       return;
     }
-    const uint32_t m =
-        fixed16_largest(kernel, dz + task * outputs, alpha, P * Q, s.K, part<uint32_t>(workspace, worker_part(worker, g.tables)));
-    magnitudes[task] = m;
-    falls_back[task] = !fixed16_fits(m);
-    if (m != 0 && !falls_back[task] && outputs > kFixed16SpreadCount)
-      falls_back[task] = fixed16_too_spread(kernel.squares(dz + task * outputs, alpha, fixed16_inverse(m), P * Q, s.K), outputs);
+    judge_image(kernel, magnitudes + task, falls_back + task, dz + task * outputs, alpha, s,
+                part<uint32_t>(workspace, worker_part(worker, g.tables)));
   });
 
   context.parallel(n * g.row_blocks, [&](int64_t index, int worker) {
@@ -272,12 +268,20 @@ struct BinaryConvPlan::Fixed16 {
   const Fixed16Kernel& kernel;
   InputGeometry input;
   WeightGeometry weight;
+  std::unique_ptr<const Fixed16InputLines> input_lines;  // AVX2 alone, null where byte planes are faster
   std::unique_ptr<const Fixed16InputTiles> input_tiles;  // null without AMX
   std::unique_ptr<const Fixed16WeightTiles> weight_tiles;
   Fixed16(const Context& context, const Conv2dShape& s, int64_t float32_bytes)
       : kernel(select_kernel(context)),
         input(s, kernel, context.thread_count(), float32_bytes),
         weight(s, kernel, context.thread_count(), float32_bytes) {
+    if (context.isa() == Isa::kAvx2) {
+      const Fixed16InputLines lines(s, context.thread_count(), input.head_bytes);
+      if (lines.pays) {
+        input_lines = std::make_unique<const Fixed16InputLines>(lines);
+        input.bytes = std::max(lines.bytes, input.head_bytes + float32_bytes);
+      }
+    }
     if (context.isa() < Isa::kAmx) return;
     input_tiles = std::make_unique<Fixed16InputTiles>(s, context.thread_count(), input.head_bytes);
     weight_tiles = std::make_unique<Fixed16WeightTiles>(s, context.thread_count(), weight.head_bytes);
@@ -305,7 +309,9 @@ bool binary_conv_bwd_input_fixed16(Context& context, const BinaryConvPlan& plan,
   uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
   char* falls_back = part<char>(workspace, g.flags);
 
-  if (plan.fixed16->input_tiles) {
+  if (plan.fixed16->input_lines) {
+    plan.fixed16->input_lines->run(context, s, kernel, magnitudes, falls_back, dx, dz, alpha, w, n, workspace);
+  } else if (plan.fixed16->input_tiles) {
     plan.fixed16->input_tiles->run(context, s, kernel, magnitudes, falls_back, dx, dz, alpha, w, n, workspace);
   } else {
     input_by_tables(context, g, s, kernel, magnitudes, falls_back, dx, dz, alpha, w, n, workspace);

@@ -30,6 +30,17 @@ T* part(void* workspace, int64_t at) {
   return reinterpret_cast<T*>(static_cast<char*>(workspace) + at);
 }
 
+/// Magnitude of an image, and whether it is left to float32. by_channel: scratch of K values.
+inline void judge_image(const Fixed16Kernel& kernel, uint32_t* magnitude, char* falls_back, const float* dz, const float* alpha,
+                        const Conv2dShape& s, uint32_t* by_channel) {
+  const int64_t pixels = s.P() * s.Q(), outputs = s.output_count(1);
+  const uint32_t m = fixed16_largest(kernel, dz, alpha, pixels, s.K, by_channel);
+  *magnitude = m;
+  *falls_back = !fixed16_fits(m);
+  if (m != 0 && !*falls_back && outputs > kFixed16SpreadCount)
+    *falls_back = fixed16_too_spread(kernel.squares(dz, alpha, fixed16_inverse(m), pixels, s.K), outputs);
+}
+
 /// bwd_input with tiles: all of dz is staged as planes of bytes; a task is some rows of an image.
 struct Fixed16InputTiles {
   struct Phase {
@@ -45,6 +56,18 @@ struct Fixed16InputTiles {
   /// `head_bytes` of the workspace belong to the caller.
   Fixed16InputTiles(const Conv2dShape& shape, int threads, int64_t head_bytes);
   /// Magnitudes and flags of the images as in the table form, and dx of those that are not flagged.
+  void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
+           float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n, void* workspace) const;
+};
+
+/// bwd_input with tables in memory: a task is some rows of some images.
+struct Fixed16InputLines {
+  bool pays;                                   // more than byte planes
+  int64_t images, columns, ring, row_entries;  // of a line; lines of tables at a time, and 32-bit words of one
+  int64_t quads, quad_block, blocks, rows, row_blocks, margin;
+  int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, workers, worker_bytes, bytes;
+
+  Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
            float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n, void* workspace) const;
 };

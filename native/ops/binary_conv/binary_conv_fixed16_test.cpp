@@ -47,6 +47,16 @@ std::vector<Conv2dShape> shapes() {
                                {35, 4, 4, 32, 6, 3, 3, 1, 1},
                                {30, 15, 14, 17, 5, 3, 3, 1, 1},
                                {16, 40, 31, 16, 5, 3, 3, 2, 1}});
+  // Too many output channels for AVX2's tables in memory (binary_conv_fixed16_lines.h): its byte planes, with every tail.
+  for (int64_t C : {1, 16, 31, 32, 33, 64, 65, 97})
+    for (int64_t stride : {1, 2}) shapes.push_back({2, 5, 6, C, 130 + C % 4, 3, 3, stride, 1});
+  shapes.insert(shapes.end(), {{2, 9, 8, 33, 258, 1, 1, 3, 0},
+                               {2, 9, 7, 33, 131, 5, 5, 2, 1},
+                               {2, 1, 9, 33, 131, 3, 3, 1, 1},
+                               {2, 9, 1, 65, 131, 3, 3, 2, 1},
+                               {2, 9, 10, 33, 66, 7, 7, 1, 3}});
+  // Lines of several images, with and without idle columns, and a batch that does not fill the last one.
+  shapes.insert(shapes.end(), {{5, 4, 4, 33, 9, 3, 3, 1, 1}, {19, 9, 7, 17, 6, 3, 3, 2, 1}, {3, 18, 8, 40, 33, 3, 3, 1, 1}});
   return shapes;
 }
 

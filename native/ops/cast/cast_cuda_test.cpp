@@ -4,26 +4,74 @@
 namespace bireal {
 using namespace testing;
 
-class CastCuda : public CudaTest {};
+class CastCuda : public CudaTest {
+ protected:
+  // More tensors than one launch takes, of sizes around a block's.
+  static std::vector<int64_t> sizes() {
+    std::vector<int64_t> counts = {1, 255, 256, 1023, 1024, 1025, 3000};
+    while (counts.size() < 66) counts.push_back(int64_t(counts.size()));
+    return counts;
+  }
+};
 
-TEST_F(CastCuda, RoundsOnceAndAddsInFloat32) {
-  for (int64_t count : {1, 255, 256, 1023, 1024, 1025, 3000})
-    for (DType type : kStoredTypes) {
-      SCOPED_TRACE("count" + std::to_string(count) + " " + cuda::type_suffix(type));
-      const std::vector<float> x = nasty_floats(count, 51, true), stored = as_stored(type, x),
-                               before = nasty_floats(count, 52, true);
-      std::vector<float> added(x.size());
-      for (size_t i = 0; i < x.size(); ++i) added[i] = before[i] + stored[i];
+TEST_F(CastCuda, WeightsAreRoundedOnceAndBinaryOnesAreAlphaTimesTheSign) {
+  const std::vector<int64_t> counts = sizes();
+  for (DType type : kStoredTypes) {
+    SCOPED_TRACE(cuda::type_suffix(type));
+    in_both_orders([&] {
+      std::vector<std::unique_ptr<DeviceArray<float>>> kept;
+      std::vector<std::unique_ptr<StoredArray>> outs;
+      std::vector<cuda::CastWeights> tensors;
+      std::vector<std::vector<float>> expected;
+      for (size_t i = 0; i < counts.size(); ++i) {
+        const int64_t filter = i % 3 == 0 ? 0 : i % 7 + 1;  // 0: real weights
+        const std::vector<float> w = nasty_floats(counts[i], i, true);
+        const std::vector<float> alpha = random_floats(filter ? (counts[i] + filter - 1) / filter : 1, i + 100);
+        std::vector<float> values = as_stored(type, w);
+        for (size_t j = 0; filter && j < w.size(); ++j) {
+          const float scale = rounded_to(type, alpha[j / size_t(filter)]);
+          values[j] = w[j] < 0 ? -scale : scale;
+        }
+        expected.push_back(values);
+        kept.push_back(std::make_unique<DeviceArray<float>>(w));
+        const float* device_w = kept.back()->data();
+        kept.push_back(std::make_unique<DeviceArray<float>>(alpha));
+        outs.push_back(std::make_unique<StoredArray>(type, counts[i]));
+        tensors.push_back(
+            {outs.back()->data(), device_w, filter ? kept.back()->data() : nullptr, counts[i], std::max<int64_t>(filter, 1)});
+      }
+      cuda::cast_weights(cuda_device(), tensors.data(), int64_t(tensors.size()), type, cuda_stream());
+      for (size_t i = 0; i < counts.size(); ++i) {
+        SCOPED_TRACE("tensor " + std::to_string(i));
+        expect_same_or_nan(outs[i]->values(), expected[i], "operand");
+      }
+    });
+  }
+}
+
+TEST_F(CastCuda, GradientsAreWidenedOrAddedInFloat32) {
+  const std::vector<int64_t> counts = sizes();
+  for (DType type : kStoredTypes)
+    for (GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
+      SCOPED_TRACE(std::string(cuda::type_suffix(type)) + " mode " + std::to_string(int(mode)));
       in_both_orders([&] {
-        StoredArray wide(DType::kF32, x), narrow(type, count), back(DType::kF32, count), sum(DType::kF32, before);
-        cuda::cast_narrow(cuda_device(), narrow.data(), type, static_cast<const float*>(wide.data()), count, cuda_stream());
-        expect_same_or_nan(narrow.values(), stored, "narrow");
-        cuda::cast_widen(cuda_device(), static_cast<float*>(back.data()), narrow.data(), type, count, GradMode::kOverwrite,
-                         cuda_stream());
-        expect_same_or_nan(back.values(), stored, "widen");
-        cuda::cast_widen(cuda_device(), static_cast<float*>(sum.data()), narrow.data(), type, count, GradMode::kAccumulate,
-                         cuda_stream());
-        expect_same_or_nan(sum.values(), added, "widen and add");
+        std::vector<std::unique_ptr<StoredArray>> xs, outs;
+        std::vector<cuda::CastGradient> tensors;
+        std::vector<std::vector<float>> expected;
+        for (size_t i = 0; i < counts.size(); ++i) {
+          const std::vector<float> x = nasty_floats(counts[i], i, true), before = nasty_floats(counts[i], i + 100, true);
+          std::vector<float> values = as_stored(type, x);
+          for (size_t j = 0; mode == GradMode::kAccumulate && j < x.size(); ++j) values[j] = before[j] + values[j];
+          expected.push_back(values);
+          xs.push_back(std::make_unique<StoredArray>(type, as_stored(type, x)));
+          outs.push_back(std::make_unique<StoredArray>(DType::kF32, before));
+          tensors.push_back({static_cast<float*>(outs.back()->data()), xs.back()->data(), counts[i]});
+        }
+        cuda::cast_gradients(cuda_device(), tensors.data(), int64_t(tensors.size()), type, mode, cuda_stream());
+        for (size_t i = 0; i < counts.size(); ++i) {
+          SCOPED_TRACE("tensor " + std::to_string(i));
+          expect_same_or_nan(outs[i]->values(), expected[i], "gradient");
+        }
       });
     }
 }

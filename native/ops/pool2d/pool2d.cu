@@ -28,29 +28,6 @@ __device__ __forceinline__ Pixel own_pixel(const PoolShape& k, int rows, int col
 }
 
 template <class T>
-__device__ __forceinline__ void max_pool_fwd(const PoolFwdParams& params) {
-  const PoolShape& k = params.shape;
-  const Pixel own = own_pixel(k, k.P, k.Q);
-  if (!own.inside) return;
-  const T* x = static_cast<const T*>(params.x) + int64_t(own.image) * k.H * k.W * k.C + own.channel;
-  float best = 0;
-  int chosen = -1;
-  for (int r = 0; r < k.R; ++r)
-    for (int s = 0; s < k.S; ++s) {
-      const int h = own.row * k.stride + r - k.pad, w = own.column * k.stride + s - k.pad;
-      if (h < 0 || h >= k.H || w < 0 || w >= k.W) continue;
-      const float u = to_float(x[(int64_t(h) * k.W + w) * k.C]);
-      if (chosen < 0 || beats_maximum(u, best)) {
-        best = u;
-        chosen = r * k.S + s;
-      }
-    }
-  const int64_t out = int64_t(own.index) * k.C + own.channel;
-  static_cast<T*>(params.y)[out] = from_float<T>(best);
-  params.index[out] = uint8_t(chosen);
-}
-
-template <class T>
 __device__ __forceinline__ void avg_pool_fwd(const PoolFwdParams& params) {
   const PoolShape& k = params.shape;
   const Pixel own = own_pixel(k, k.P, k.Q);
@@ -65,42 +42,20 @@ __device__ __forceinline__ void avg_pool_fwd(const PoolFwdParams& params) {
   static_cast<T*>(params.y)[int64_t(own.index) * k.C + own.channel] = from_float<T>(sum / float(k.R * k.S));
 }
 
-// kMax: of each window only if it chose this element.
-template <class T, bool kMax>
-__device__ __forceinline__ void pool_bwd(const PoolBwdParams& params) {
+template <class T>
+__device__ __forceinline__ void avg_pool_bwd(const PoolBwdParams& params) {
   const PoolShape& k = params.shape;
   const Pixel own = own_pixel(k, k.H, k.W);
   if (!own.inside) return;
-  const int64_t image = int64_t(own.image) * k.P * k.Q * k.C + own.channel;
-  const T* dy = static_cast<const T*>(params.dy) + image;
+  const T* dy = static_cast<const T*>(params.dy) + int64_t(own.image) * k.P * k.Q * k.C + own.channel;
   const WindowRange rows = windows_over(own.row, k.R, k.stride, k.pad, k.P);
   const WindowRange columns = windows_over(own.column, k.S, k.stride, k.pad, k.Q);
   float sum = 0;
   for (int p = rows.first; p <= rows.last; ++p)
-    for (int q = columns.first; q <= columns.last; ++q) {
-      const int64_t window = (int64_t(p) * k.Q + q) * k.C;
-      if (kMax) {
-        const int tap = (own.row + k.pad - p * k.stride) * k.S + (own.column + k.pad - q * k.stride);
-        if (params.index[image + window] != tap) continue;
-      }
-      sum += to_float(dy[window]);
-    }
-  if (!kMax) sum /= float(k.R * k.S);
-  static_cast<T*>(params.dx)[int64_t(own.index) * k.C + own.channel] = from_float<T>(sum);
+    for (int q = columns.first; q <= columns.last; ++q) sum += to_float(dy[(int64_t(p) * k.Q + q) * k.C]);
+  static_cast<T*>(params.dx)[int64_t(own.index) * k.C + own.channel] = from_float<T>(sum / float(k.R * k.S));
 }
 
-template <class T>
-__device__ __forceinline__ void max_pool_bwd(const PoolBwdParams& params) {
-  pool_bwd<T, true>(params);
-}
-
-template <class T>
-__device__ __forceinline__ void avg_pool_bwd(const PoolBwdParams& params) {
-  pool_bwd<T, false>(params);
-}
-
-BIREAL_STORAGE_ENTRIES(max_pool_fwd, kPoolThreads, PoolFwdParams, max_pool_fwd)
-BIREAL_STORAGE_ENTRIES(max_pool_bwd, kPoolThreads, PoolBwdParams, max_pool_bwd)
 BIREAL_STORAGE_ENTRIES(avg_pool_fwd, kPoolThreads, PoolFwdParams, avg_pool_fwd)
 BIREAL_STORAGE_ENTRIES(avg_pool_bwd, kPoolThreads, PoolBwdParams, avg_pool_bwd)
 

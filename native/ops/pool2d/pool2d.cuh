@@ -1,11 +1,8 @@
-// Device code that the poolings and the fused BN + max-pool share.
+// Device code that average and max-pooling share.
 #pragma once
 #include "ops/pool2d/pool2d_params.h"
 
 namespace bireal::cuda {
-
-/// Whether `u` replaces the maximum so far: the first of equal ones stays, the first NaN wins.
-__device__ __forceinline__ bool beats_maximum(float u, float best) { return u > best || (isnan(u) && !isnan(best)); }
 
 /// Windows along one axis that cover input position `at`: outputs [first, last], `taps` long, of `outputs`.
 struct WindowRange {

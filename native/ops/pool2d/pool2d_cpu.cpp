@@ -5,12 +5,6 @@
 
 namespace bireal::cpu {
 
-static void max_pool_fwd_rows_scalar(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
-  max_pool_fwd_rows<4>(pool, begin_row, end_row);
-}
-static void max_pool_bwd_rows_scalar(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
-  max_pool_bwd_rows<4>(pool, begin_row, end_row);
-}
 static void avg_pool_fwd_rows_scalar(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
   avg_pool_fwd_rows<4>(pool, begin_row, end_row);
 }
@@ -20,15 +14,14 @@ static void avg_pool_bwd_rows_scalar(const PoolRows& pool, int64_t begin_row, in
 
 namespace {
 struct PoolKernels {
-  PoolRowsFn *max_fwd, *max_bwd, *avg_fwd, *avg_bwd;
+  PoolRowsFn *avg_fwd, *avg_bwd;
 };
 }  // namespace
 
 static PoolKernels select_rows(Isa isa) {
-  if (isa >= Isa::kAvx512)
-    return {max_pool_fwd_rows_avx512, max_pool_bwd_rows_avx512, avg_pool_fwd_rows_avx512, avg_pool_bwd_rows_avx512};
-  if (isa >= Isa::kAvx2) return {max_pool_fwd_rows_avx2, max_pool_bwd_rows_avx2, avg_pool_fwd_rows_avx2, avg_pool_bwd_rows_avx2};
-  return {max_pool_fwd_rows_scalar, max_pool_bwd_rows_scalar, avg_pool_fwd_rows_scalar, avg_pool_bwd_rows_scalar};
+  if (isa >= Isa::kAvx512) return {avg_pool_fwd_rows_avx512, avg_pool_bwd_rows_avx512};
+  if (isa >= Isa::kAvx2) return {avg_pool_fwd_rows_avx2, avg_pool_bwd_rows_avx2};
+  return {avg_pool_fwd_rows_scalar, avg_pool_bwd_rows_scalar};
 }
 
 static PoolRows pool_rows(const Conv2dShape& k) {
@@ -41,18 +34,6 @@ static PoolRows pool_rows(const Conv2dShape& k) {
 static void run_rows(Context& context, PoolRowsFn* run, const PoolRows& pool, int64_t row_count, int64_t row_pixels) {
   context.rows(row_count, row_pixels * pool.C * int64_t(sizeof(float)),
                [&](int64_t begin, int64_t end) { run(pool, begin, end); });
-}
-
-void max_pool_fwd(Context& context, float* y, uint8_t* index, const float* x, const Conv2dShape& shape, int64_t n) {
-  PoolRows pool = pool_rows(shape);
-  pool.y = y, pool.index = index, pool.x = x;
-  run_rows(context, select_rows(context.isa()).max_fwd, pool, n * pool.P, pool.Q);
-}
-
-void max_pool_bwd(Context& context, float* dx, const float* dy, const uint8_t* index, const Conv2dShape& shape, int64_t n) {
-  PoolRows pool = pool_rows(shape);
-  pool.dx = dx, pool.dy = dy, pool.chosen = index;
-  run_rows(context, select_rows(context.isa()).max_bwd, pool, n * pool.H, pool.W);
 }
 
 void avg_pool_fwd(Context& context, float* y, const float* x, const Conv2dShape& shape, int64_t n) {

@@ -3,12 +3,6 @@
 
 namespace bireal::cpu {
 
-void max_pool_fwd_rows_avx2(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
-  max_pool_fwd_rows<8>(pool, begin_row, end_row);
-}
-void max_pool_bwd_rows_avx2(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
-  max_pool_bwd_rows<8>(pool, begin_row, end_row);
-}
 void avg_pool_fwd_rows_avx2(const PoolRows& pool, int64_t begin_row, int64_t end_row) {
   avg_pool_fwd_rows<8>(pool, begin_row, end_row);
 }

@@ -15,37 +15,19 @@ PoolShape pool_shape(const char* op, const Conv2dShape& shape, int64_t pixels_of
           int32_t(shape.stride), int32_t(shape.pad), int32_t(shape.P()), int32_t(shape.Q()), uint32_t(pixels_of_image * n)};
 }
 
-static void launch_fwd(const Device& device, const char* op, void* y, uint8_t* index, const void* x, DType type,
-                       const Conv2dShape& shape, int64_t n, Stream stream) {
-  const PoolFwdParams params{y, index, x, pool_shape(op, shape, shape.P() * shape.Q(), n)};
-  launch(device, storage_kernel(op, type), LaunchShape(256, ceil_div(params.shape.pixels, 8), ceil_div(shape.C, 32)), params,
-         stream);
-}
-
-static void launch_bwd(const Device& device, const char* op, void* dx, const void* dy, const uint8_t* index, DType type,
-                       const Conv2dShape& shape, int64_t n, Stream stream) {
-  const PoolBwdParams params{dx, dy, index, pool_shape(op, shape, shape.H * shape.W, n)};
-  launch(device, storage_kernel(op, type), LaunchShape(256, ceil_div(params.shape.pixels, 8), ceil_div(shape.C, 32)), params,
-         stream);
-}
-
-void max_pool_fwd(const Device& device, void* y, uint8_t* index, const void* x, DType type, const Conv2dShape& shape, int64_t n,
-                  Stream stream) {
-  launch_fwd(device, "max_pool_fwd", y, index, x, type, shape, n, stream);
-}
-
-void max_pool_bwd(const Device& device, void* dx, const void* dy, const uint8_t* index, DType type, const Conv2dShape& shape,
-                  int64_t n, Stream stream) {
-  launch_bwd(device, "max_pool_bwd", dx, dy, index, type, shape, n, stream);
+static LaunchShape launch_shape(const PoolShape& shape) {
+  return LaunchShape(256, ceil_div(shape.pixels, 8), ceil_div(shape.C, 32));
 }
 
 void avg_pool_fwd(const Device& device, void* y, const void* x, DType type, const Conv2dShape& shape, int64_t n, Stream stream) {
-  launch_fwd(device, "avg_pool_fwd", y, nullptr, x, type, shape, n, stream);
+  const PoolFwdParams params{y, x, pool_shape("avg_pool_fwd", shape, shape.P() * shape.Q(), n)};
+  launch(device, storage_kernel("avg_pool_fwd", type), launch_shape(params.shape), params, stream);
 }
 
 void avg_pool_bwd(const Device& device, void* dx, const void* dy, DType type, const Conv2dShape& shape, int64_t n,
                   Stream stream) {
-  launch_bwd(device, "avg_pool_bwd", dx, dy, nullptr, type, shape, n, stream);
+  const PoolBwdParams params{dx, dy, pool_shape("avg_pool_bwd", shape, shape.H * shape.W, n)};
+  launch(device, storage_kernel("avg_pool_bwd", type), launch_shape(params.shape), params, stream);
 }
 
 }  // namespace bireal::cuda

@@ -32,40 +32,9 @@ class PoolCuda : public CudaTest {
       }
   }
 };
-using MaxPoolFwdCuda = PoolCuda;
-using MaxPoolBwdCuda = PoolCuda;
 using AvgPoolFwdCuda = PoolCuda;
 using AvgPoolBwdCuda = PoolCuda;
 }  // namespace
-
-TEST_F(MaxPoolFwdCuda, ValuesAndIndicesAreThoseOfRef) {
-  for_windows_and_types([&](const Conv2dShape& shape, int64_t n, DType type) {
-    const std::vector<float> x = as_stored(type, nasty_floats(shape.input_count(n), 21, true));
-    std::vector<float> y(size_t(shape.output_count(n)));
-    std::vector<uint8_t> index(y.size());
-    ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, n);
-    StoredArray gpu_x(type, x), gpu_y(type, int64_t(y.size()));
-    DeviceArray<uint8_t> gpu_index(int64_t(y.size()));
-    cuda::max_pool_fwd(cuda_device(), gpu_y.data(), gpu_index.data(), gpu_x.data(), type, shape, n, cuda_stream());
-    expect_same_or_nan(gpu_y.values(), y, "y");
-    expect_same_bits(gpu_index.values(), Guarded<uint8_t>(index), "index");
-  });
-}
-
-TEST_F(MaxPoolBwdCuda, SumsOfChosenWindowsAreThoseOfRefRoundedOnce) {
-  for_windows_and_types([&](const Conv2dShape& shape, int64_t n, DType type) {
-    const std::vector<float> x = as_stored(type, nasty_floats(shape.input_count(n), 22));
-    const std::vector<float> dy = as_stored(type, nasty_floats(shape.output_count(n), 23));
-    std::vector<float> y(dy.size()), dx(x.size());
-    std::vector<uint8_t> index(dy.size());
-    ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, n);
-    ref::max_pool_bwd(dx.data(), dy.data(), index.data(), shape, n);
-    StoredArray gpu_dy(type, dy), gpu_dx(type, int64_t(dx.size()));
-    DeviceArray<uint8_t> gpu_index(index);
-    cuda::max_pool_bwd(cuda_device(), gpu_dx.data(), gpu_dy.data(), gpu_index.data(), type, shape, n, cuda_stream());
-    expect_same_or_nan(gpu_dx.values(), as_stored(type, dx), "dx");
-  });
-}
 
 TEST_F(AvgPoolFwdCuda, MeansAreThoseOfRefRoundedOnce) {
   for_windows_and_types([&](const Conv2dShape& shape, int64_t n, DType type) {
@@ -89,14 +58,14 @@ TEST_F(AvgPoolBwdCuda, GradientsAreThoseOfRefRoundedOnce) {
   });
 }
 
-TEST_F(MaxPoolFwdCuda, RefusesMorePixelsThanALaunchCounts) {
+TEST_F(AvgPoolFwdCuda, RefusesMorePixelsThanALaunchCounts) {
   const Conv2dShape shape{1 << 20, 64, 64, 1, 1, 1, 1, 1, 0};
   try {
-    cuda::max_pool_fwd(cuda_device(), nullptr, nullptr, nullptr, DType::kF16, shape, shape.N, cuda_stream());
+    cuda::avg_pool_fwd(cuda_device(), nullptr, nullptr, DType::kF16, shape, shape.N, cuda_stream());
     FAIL() << "accepted";
   } catch (const InvalidArgument& e) {
     EXPECT_STREQ(e.what(),
-                 "max_pool_fwd: 1048576 images of 4096 pixels are too many for one launch (2^31 pixels); use a smaller batch");
+                 "avg_pool_fwd: 1048576 images of 4096 pixels are too many for one launch (2^31 pixels); use a smaller batch");
   }
 }
 

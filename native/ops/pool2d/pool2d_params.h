@@ -18,16 +18,14 @@ PoolShape pool_shape(const char* op, const Conv2dShape& shape, int64_t pixels_of
 #endif
 
 struct PoolFwdParams {
-  void* y;         // T [n,P,Q,C]
-  uint8_t* index;  // max: [n,P,Q,C]
-  const void* x;   // T [n,H,W,C]
+  void* y;        // T [n,P,Q,C]
+  const void* x;  // T [n,H,W,C]
   PoolShape shape;
 };
 
 struct PoolBwdParams {
-  void* dx;              // T [n,H,W,C]
-  const void* dy;        // T [n,P,Q,C]
-  const uint8_t* index;  // max: [n,P,Q,C]
+  void* dx;        // T [n,H,W,C]
+  const void* dy;  // T [n,P,Q,C]
   PoolShape shape;
 };
 

@@ -1,23 +1,11 @@
 #include "ops/pool2d/pool2d.h"
 
-#include <cmath>
-
 namespace bireal {
 
 void avg_pool_check(const Conv2dShape& shape) {
   shape.check("avg_pool");
   require(shape.K == shape.C,
           [&] { return "avg_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C); });
-}
-
-// That every window holds a tap follows from pad < R, S, which Conv2dShape::check requires.
-void max_pool_check(const Conv2dShape& shape) {
-  shape.check("max_pool");
-  require(shape.K == shape.C,
-          [&] { return "max_pool: K must equal C, got " + std::to_string(shape.K) + " and " + std::to_string(shape.C); });
-  require(shape.taps() <= 255, [&] {
-    return "max_pool: R*S must be <= 255 (the index is one byte), got " + std::to_string(shape.R) + "*" + std::to_string(shape.S);
-  });
 }
 
 }  // namespace bireal
@@ -40,32 +28,6 @@ static void for_windows(const Conv2dShape& k, int64_t n, const Body& body) {
   for (int64_t i = 0; i < n; ++i)
     for (int64_t p = 0; p < k.P(); ++p)
       for (int64_t q = 0; q < k.Q(); ++q) body(i, p, q, ((i * k.P() + p) * k.Q() + q) * k.C);
-}
-
-void max_pool_fwd(float* y, uint8_t* index, const float* x, const Conv2dShape& shape, int64_t n) {
-  for_windows(shape, n, [&](int64_t i, int64_t p, int64_t q, int64_t out) {
-    for (int64_t c = 0; c < shape.C; ++c) {
-      bool first = true;
-      for_taps(shape, i, p, q, [&](int64_t tap, int64_t in) {
-        float u = x[in + c], best = y[out + c];
-        if (first || u > best || (std::isnan(u) && !std::isnan(best))) {
-          y[out + c] = u;
-          index[out + c] = uint8_t(tap);
-        }
-        first = false;
-      });
-    }
-  });
-}
-
-void max_pool_bwd(float* dx, const float* dy, const uint8_t* index, const Conv2dShape& shape, int64_t n) {
-  for (int64_t j = 0; j < shape.input_count(n); ++j) dx[j] = 0;
-  for_windows(shape, n, [&](int64_t i, int64_t p, int64_t q, int64_t out) {
-    for_taps(shape, i, p, q, [&](int64_t tap, int64_t in) {
-      for (int64_t c = 0; c < shape.C; ++c)
-        if (index[out + c] == tap) dx[in + c] += dy[out + c];
-    });
-  });
 }
 
 void avg_pool_fwd(float* y, const float* x, const Conv2dShape& shape, int64_t n) {

@@ -11,12 +11,10 @@ struct PoolRows {  // Conv2dShape without its STL, and the pointers of one call
   const float* x;  // forward
   float* dx;       // backward
   const float* dy;
-  uint8_t* index;         // max forward
-  const uint8_t* chosen;  // max backward
 };
 
 using PoolRowsFn = void(const PoolRows& pool, int64_t begin_row, int64_t end_row);
-PoolRowsFn max_pool_fwd_rows_avx2, max_pool_bwd_rows_avx2, avg_pool_fwd_rows_avx2, avg_pool_bwd_rows_avx2;
-PoolRowsFn max_pool_fwd_rows_avx512, max_pool_bwd_rows_avx512, avg_pool_fwd_rows_avx512, avg_pool_bwd_rows_avx512;
+PoolRowsFn avg_pool_fwd_rows_avx2, avg_pool_bwd_rows_avx2;
+PoolRowsFn avg_pool_fwd_rows_avx512, avg_pool_bwd_rows_avx512;
 
 }  // namespace bireal::cpu

@@ -5,8 +5,6 @@
 namespace bireal {
 using namespace testing;
 
-static const float kNaN = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
-
 static void expect_same(const Guarded<float>& got, const Guarded<float>& expected, const char* what) {
   ASSERT_EQ(got.count(), expected.count());
   for (int64_t i = 0; i < got.count(); ++i)
@@ -33,45 +31,6 @@ static const std::vector<Window>& windows() {
 }
 static const std::vector<int64_t> kChannels = {1, 3, 8, 15, 31, 32, 33, 63, 64, 65};
 
-TEST(MaxPoolFwd, HandWorkedWindowsWithPadding) {
-  // 3x3 stride 2 pad 1 over 3x3: four corners of 2x2 taps. Padding is skipped, so all-negative windows stay negative.
-  Conv2dShape shape{1, 3, 3, 1, 1, 3, 3, 2, 1};
-  Guarded<float> x(std::vector<float>{-5, -2, -7, -2, -9, -4, -1, -6, -3}), y(4);
-  Guarded<uint8_t> index(4);
-  ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, 1);
-  EXPECT_EQ(y.values(), (std::vector<float>{-2, -2, -1, -3}));
-  // Taps r*3+s inside each window; the tie of the first (-2 at (0,1) and at (1,0)) goes to the earlier.
-  EXPECT_EQ(index.values(), (std::vector<uint8_t>{5, 3, 4, 4}));
-}
-
-TEST(MaxPoolFwd, TheFirstNaNIsTheMaximumAndEqualZerosKeepTheFirst) {
-  Conv2dShape shape{1, 1, 4, 1, 1, 1, 4, 1, 0};
-  struct Case {
-    std::vector<float> x;
-    float y;
-    int index;
-  };
-  for (const Case& k :
-       {Case{{1, kNaN, kInf, kNaN}, kNaN, 1}, Case{{kNaN, 5, 6, kNaN}, kNaN, 0}, Case{{-0.0f, 0.0f, -1, -0.0f}, -0.0f, 0},
-        Case{{-kInf, -kInf, -kInf, -kInf}, -kInf, 0}, Case{{-kInf, 2, kInf, kInf}, kInf, 2}}) {
-    Guarded<float> x(k.x), y(1);
-    Guarded<uint8_t> index(1);
-    ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, 1);
-    expect_same(y, Guarded<float>(std::vector<float>{k.y}), "y");
-    EXPECT_EQ(index[0], k.index);
-  }
-}
-
-TEST(MaxPoolBwd, HandWorkedSumsOfTheWindowsThatChose) {
-  // The centre of 3x3 is the maximum of all four 2x2 windows of stride 1; of nothing else.
-  Conv2dShape shape{1, 3, 3, 1, 1, 2, 2, 1, 0};
-  Guarded<float> x(std::vector<float>{0, 0, 0, 0, 9, 0, 0, 0, 0}), y(4), dy(std::vector<float>{1, 2, 4, 8}), dx(9);
-  Guarded<uint8_t> index(4);
-  ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, 1);
-  ref::max_pool_bwd(dx.data(), dy.data(), index.data(), shape, 1);
-  EXPECT_EQ(dx.values(), (std::vector<float>{0, 0, 0, 0, 15, 0, 0, 0, 0}));
-}
-
 TEST(AvgPoolFwd, HandWorkedPaddingCountsInTheDivisor) {
   Conv2dShape shape{1, 2, 2, 1, 1, 2, 2, 2, 1};
   Guarded<float> x(std::vector<float>{4, 8, 12, 16}), y(4), dx(4);
@@ -86,40 +45,6 @@ TEST(AvgPoolFwd, GlobalPoolIsTheMean) {
   Guarded<float> x(std::vector<float>{1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 9, -9}), y(2);
   ref::avg_pool_fwd(y.data(), x.data(), shape, 1);
   EXPECT_EQ(y.values(), (std::vector<float>{4, -4}));
-}
-
-TEST(MaxPoolFwd, EveryIsaMatchesRefForValuesAndIndices) {
-  for (auto& context : all_contexts())
-    for (const Window& k : windows())
-      for (int64_t C : kChannels) {
-        Conv2dShape shape = pool_shape(k, C);
-        max_pool_check(shape);
-        SCOPED_TRACE(context_name(*context) + " " + shape.text());
-        Guarded<float> x(nasty_floats(shape.input_count(k.n), 21, true));
-        Guarded<float> expected(shape.output_count(k.n)), got(shape.output_count(k.n));
-        Guarded<uint8_t> expected_index(shape.output_count(k.n)), got_index(shape.output_count(k.n));
-        ref::max_pool_fwd(expected.data(), expected_index.data(), x.data(), shape, k.n);
-        cpu::max_pool_fwd(*context, got.data(), got_index.data(), x.data(), shape, k.n);
-        expect_same(got, expected, "y");
-        expect_same_bits(got_index, expected_index, "index");
-        got_index.expect_guards("index");
-      }
-}
-
-TEST(MaxPoolBwd, EveryIsaMatchesRefAndWritesEveryElement) {
-  for (auto& context : all_contexts())
-    for (const Window& k : windows())
-      for (int64_t C : kChannels) {
-        Conv2dShape shape = pool_shape(k, C);
-        SCOPED_TRACE(context_name(*context) + " " + shape.text());
-        Guarded<float> x(nasty_floats(shape.input_count(k.n), 22)), dy(nasty_floats(shape.output_count(k.n), 23));
-        Guarded<float> y(shape.output_count(k.n)), expected(shape.input_count(k.n)), got(shape.input_count(k.n));
-        Guarded<uint8_t> index(shape.output_count(k.n));
-        ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, k.n);
-        ref::max_pool_bwd(expected.data(), dy.data(), index.data(), shape, k.n);
-        cpu::max_pool_bwd(*context, got.data(), dy.data(), index.data(), shape, k.n);
-        expect_same(got, expected, "dx");
-      }
 }
 
 TEST(AvgPoolFwd, EveryIsaMatchesRef) {
@@ -151,8 +76,8 @@ TEST(AvgPoolBwd, EveryIsaMatchesRefAndWritesEveryElement) {
       }
 }
 
-// d sum(dy * y) / dx by central differences. Inputs are distinct multiples of 1/64 and the step is 1/256, so the choice of each
-// maximum does not change; both pools are then linear, and only the rounding of y remains: 2^-24 * |y| / h < 2e-5 a window.
+// d sum(dy * y) / dx by central differences with step 1/256. The pool is linear, so only the rounding of y remains: 2^-24 * |y| /
+// h < 2e-5 a window.
 template <class Forward>
 static void expect_gradient(const Conv2dShape& shape, Guarded<float>& x, const Guarded<float>& dy, const Guarded<float>& dx,
                             const Forward& forward) {
@@ -170,20 +95,6 @@ static void expect_gradient(const Conv2dShape& shape, Guarded<float>& x, const G
   }
 }
 
-TEST(MaxPoolBwd, MatchesFiniteDifferences) {
-  Conv2dShape shape{2, 5, 6, 2, 2, 3, 3, 2, 1};
-  Guarded<float> x(shape.input_count(2)), y(shape.output_count(2)), dy(random_floats(shape.output_count(2), 26)), dx(x.count());
-  Guarded<uint8_t> index(y.count());
-  for (int64_t i = 0; i < x.count(); ++i) x[i] = float((i * 37 + 11) % x.count() - x.count() / 2) / 64;
-  auto forward = [&] {
-    ref::max_pool_fwd(y.data(), index.data(), x.data(), shape, 2);
-    return y.values();
-  };
-  forward();
-  ref::max_pool_bwd(dx.data(), dy.data(), index.data(), shape, 2);
-  expect_gradient(shape, x, dy, dx, forward);
-}
-
 TEST(AvgPoolBwd, MatchesFiniteDifferences) {
   for (const Conv2dShape& shape : {Conv2dShape{2, 5, 6, 2, 2, 3, 3, 2, 1}, Conv2dShape{2, 4, 3, 2, 2, 4, 3, 1, 0}}) {
     Guarded<float> x(random_floats(shape.input_count(2), 27)), y(shape.output_count(2)), dx(x.count());
@@ -196,22 +107,18 @@ TEST(AvgPoolBwd, MatchesFiniteDifferences) {
   }
 }
 
-TEST(PoolCheck, RefusesWhatNoKernelTakesAndSaysWhy) {
-  auto message = [](void (*check)(const Conv2dShape&), Conv2dShape shape) -> std::string {
+TEST(AvgPoolCheck, RefusesWhatNoKernelTakesAndSaysWhy) {
+  auto message = [](Conv2dShape shape) -> std::string {
     try {
-      check(shape);
+      avg_pool_check(shape);
     } catch (const InvalidArgument& e) {
       return e.what();
     }
     return "accepted";
   };
-  EXPECT_EQ(message(max_pool_check, {1, 15, 17, 4, 4, 15, 17, 1, 0}), "accepted");
-  EXPECT_EQ(message(max_pool_check, {1, 16, 16, 4, 4, 16, 16, 1, 0}),
-            "max_pool: R*S must be <= 255 (the index is one byte), got 16*16");
-  EXPECT_EQ(message(avg_pool_check, {1, 16, 16, 4, 4, 16, 16, 1, 0}), "accepted");
-  EXPECT_EQ(message(max_pool_check, {1, 8, 8, 4, 5, 2, 2, 2, 0}), "max_pool: K must equal C, got 5 and 4");
-  EXPECT_EQ(message(avg_pool_check, {1, 8, 8, 4, 5, 2, 2, 2, 0}), "avg_pool: K must equal C, got 5 and 4");
-  EXPECT_NE(message(max_pool_check, {1, 8, 8, 4, 4, 2, 2, 2, 2}).find("pad"), std::string::npos);
+  EXPECT_EQ(message({1, 16, 16, 4, 4, 16, 16, 1, 0}), "accepted");
+  EXPECT_EQ(message({1, 8, 8, 4, 5, 2, 2, 2, 0}), "avg_pool: K must equal C, got 5 and 4");
+  EXPECT_NE(message({1, 8, 8, 4, 4, 2, 2, 2, 2}).find("pad"), std::string::npos);
 }
 
 }  // namespace bireal

@@ -4,6 +4,7 @@ import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
+import java.util.List;
 
 /**
  * What a device must be able to do: memory, and the ops of native/ops, whose headers are the
@@ -86,10 +87,10 @@ public interface Backend extends AutoCloseable {
   Plan.BinaryConv planBinaryConv(
       Conv2dSpec spec, int maxImages, DType real, Gradient gradientOrNull);
 
-  /** {@code real} is the type of x, y and their gradients; weights are F32. */
+  /** {@code real} is the type of x, y and their gradients. */
   Plan.Conv2d planConv2d(Conv2dSpec spec, int maxImages, DType real);
 
-  /** {@code real} is the type of x, y and their gradients; weights and bias are F32. */
+  /** {@code real} is the type of x, y and their gradients. */
   Plan.Linear planLinear(int C, int K, int maxImages, DType real);
 
   /**
@@ -97,6 +98,14 @@ public interface Backend extends AutoCloseable {
    * IllegalArgumentException for segments or tensors that do not fit.
    */
   Update planUpdate(UpdateSpec spec);
+
+  // cast
+
+  /** All in one launch; none is nothing. */
+  void castWeights(List<WeightCast> casts);
+
+  /** Each {@code gradient} = or += the rounded one, by {@code mode}; all in one launch. */
+  void castGradients(List<GradientCast> casts, GradMode mode);
 
   // sign_pack, weight_binarize
 
@@ -147,14 +156,9 @@ public interface Backend extends AutoCloseable {
       Tensor thresholdOrNull,
       Tensor workspace);
 
+  /** {@code w} is of the plan's {@link Plan.BinaryConv#weightType}. */
   void binaryConvBwdInput(
-      Plan.BinaryConv plan,
-      int n,
-      Tensor dx,
-      Tensor dz,
-      Tensor alpha,
-      Tensor wBits,
-      Tensor workspace);
+      Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace);
 
   void binaryConvBwdWeight(
       Plan.BinaryConv plan,
@@ -171,8 +175,11 @@ public interface Backend extends AutoCloseable {
   long approxSignWorkspaceBytes(long rows, int C);
 
   /**
-   * {@code mode} is that of the threshold's gradient. With {@code sumsOrNull} also what {@link
-   * #batchNormBwdSums} makes of dx and {@code vOrNull}, the input of the normalisation in front.
+   * {@code mode} is that of the threshold's gradient. The shortcut's gradient is like x, or pooled,
+   * [n,H/2,W/2,C], where the shortcut begins with an average pool of 2x2. With {@code sumsOrNull}
+   * also what {@link #batchNormBwdSums} makes of dx and {@code vOrNull}, the input of the
+   * normalisation in front; with {@code secondSumsOrNull} the same of {@code secondVOrNull}, the
+   * real input of the shortcut's normalisation that was added there.
    */
   void approxSignBwd(
       int n,
@@ -184,6 +191,8 @@ public interface Backend extends AutoCloseable {
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
       Tensor vOrNull,
+      Tensor secondSumsOrNull,
+      Tensor secondVOrNull,
       ActivationGradient kind,
       GradMode mode,
       Tensor workspace);
@@ -245,20 +254,56 @@ public interface Backend extends AutoCloseable {
 
   void batchNormBwdSums(int n, Tensor sums, Tensor dy, Tensor v, Tensor workspace);
 
+  /**
+   * {@code rows} are those of the statistics, {@code summedRows} those that {@code sums} were made
+   * over: fewer where a max-pool lies between.
+   */
   void batchNormBwdCoefficients(
       Tensor coefficients,
       Tensor dgamma,
       Tensor dbeta,
       Tensor sums,
+      long summedRows,
       Tensor stats,
       Tensor alphaOrNull,
       Tensor gamma,
       long rows,
       GradMode mode);
 
-  void batchNormBwdApply(int n, Tensor dz, Tensor dy, Tensor v, Tensor coefficients);
+  /**
+   * dz may be dy. With {@code shortcutDzOrNull} also that of the shortcut's own normalisation,
+   * which was added and has the same dy; all three or none.
+   */
+  void batchNormBwdApply(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      Tensor coefficients,
+      Tensor shortcutDzOrNull,
+      Tensor shortcutVOrNull,
+      Tensor shortcutCoefficientsOrNull);
 
-  // conv2d, linear
+  /**
+   * Max-pooling of a real v [n,H,W,C] that is to be normalised with {@code gamma}: winners vmax
+   * [n,P,Q,C] and their taps, index U8 [n,P,Q,C] (native/ops/batch_norm/batch_norm_max_pool.h).
+   * With {@code sumsOrNull} also {@link #batchNormSums} of v.
+   */
+  void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor vmax,
+      Tensor index,
+      Tensor sumsOrNull,
+      Tensor v,
+      Tensor gamma,
+      Tensor workspace);
+
+  /** As {@link #batchNormBwdApply}, from dy [n,P,Q,C] behind the max-pool. */
+  void batchNormMaxPoolBwdApply(
+      Conv2dSpec spec, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, Tensor coefficients);
+
+  // conv2d, linear; w and bias are of the plan's weightType, dw of its gradientType
 
   void conv2dFwd(Plan.Conv2d plan, int n, Tensor y, Tensor x, Tensor w, Tensor workspace);
 
@@ -283,43 +328,6 @@ public interface Backend extends AutoCloseable {
       Tensor workspace);
 
   // pool2d, activation
-
-  void maxPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor index, Tensor x);
-
-  void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index);
-
-  /** Batch norm of a real v [n,H,W,C], max-pool and signs in one pass (native/ops/batch_norm). */
-  void batchNormMaxPoolFwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor y,
-      Tensor index,
-      Tensor bitsOrNull,
-      Tensor v,
-      Tensor affine,
-      Tensor thresholdOrNull);
-
-  long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real);
-
-  /**
-   * Backward of {@link #batchNormMaxPoolFwd} and of its statistics: dz, and the gradients of gamma
-   * and beta. {@code sums} F64 [slices,2,C] and {@code coefficients} F32 [3,C] are scratch.
-   */
-  void batchNormMaxPoolBwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor dz,
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
-      Tensor stats,
-      Tensor gamma,
-      Tensor dy,
-      Tensor index,
-      Tensor v,
-      GradMode mode,
-      Tensor workspace);
 
   void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x);
 

@@ -119,6 +119,22 @@ public abstract class CheckedBackend implements Backend {
   /** {@code spec} is checked, its tensors may be unallocated. */
   protected abstract Update openUpdate(UpdateSpec spec);
 
+  // cast: of backends whose libraries want it.
+
+  @Override
+  public void castWeights(List<WeightCast> casts) {
+    if (!casts.isEmpty()) {
+      throw new IllegalArgumentException(description() + " takes F32 weights, not " + casts);
+    }
+  }
+
+  @Override
+  public void castGradients(List<GradientCast> casts, GradMode mode) {
+    if (!casts.isEmpty()) {
+      throw new IllegalArgumentException(description() + " makes F32 gradients, not " + casts);
+    }
+  }
+
   // sign_pack, weight_binarize, approx_sign.
 
   @Override
@@ -187,6 +203,8 @@ public abstract class CheckedBackend implements Backend {
       Tensor thresholdOrNull,
       Tensor shortcutOrNull,
       Tensor vOrNull,
+      Tensor secondSumsOrNull,
+      Tensor secondVOrNull,
       ActivationGradient kind,
       GradMode mode,
       Tensor workspace) {
@@ -204,8 +222,16 @@ public abstract class CheckedBackend implements Backend {
         sumsOrNull,
         " over values that are ",
         vOrNull);
+    check(
+        (secondSumsOrNull == null) == (secondVOrNull == null),
+        "approx_sign",
+        "sums ",
+        secondSumsOrNull,
+        " over values that are ",
+        secondVOrNull);
     long c = channels(x);
     DType real = x.dtype();
+    long pooledW = pooledWidth(shortcutOrNull, x);
     ops.approxSignBwd(
         context(),
         images(dx, real, n, x),
@@ -215,16 +241,44 @@ public abstract class CheckedBackend implements Backend {
         images(x, real, n, x),
         code(real),
         vector(thresholdOrNull, c),
-        shortcutOrNull == null ? 0 : images(shortcutOrNull, real, n, x),
+        shortcutOrNull == null
+            ? 0
+            : pooledW == 0
+                ? images(shortcutOrNull, real, n, x)
+                : sized(shortcutOrNull, real, n * shortcutOrNull.shape().innerCount()),
+        pooledW,
         vOrNull == null ? 0 : images(vOrNull, vOrNull.dtype(), n, x),
         vOrNull == null ? 0 : valueCode(vOrNull, real),
+        secondSumsOrNull == null ? 0 : sums(secondSumsOrNull, n, x),
+        secondVOrNull == null ? 0 : images(secondVOrNull, real, n, x),
         rows(n, x),
         c,
         kind.code,
         mode.code,
-        dthresholdOrNull == null && sumsOrNull == null
+        dthresholdOrNull == null && sumsOrNull == null && secondSumsOrNull == null
             ? 0
             : atLeast(workspace, approxSignWorkspaceBytes(rows(n, x), (int) c)));
+  }
+
+  /** Of the images of {@code x} where the shortcut's gradient is pooled, else 0. */
+  private static long pooledWidth(Tensor shortcutOrNull, Tensor x) {
+    if (shortcutOrNull == null || shortcutOrNull.shape().innerCount() == x.shape().innerCount()) {
+      return 0;
+    }
+    Shape whole = x.shape();
+    Shape pooled = shortcutOrNull.shape();
+    check(
+        whole.rank() == 4
+            && pooled.rank() == 4
+            && whole.dim(1) == 2 * pooled.dim(1)
+            && whole.dim(2) == 2 * pooled.dim(2)
+            && whole.dim(3) == pooled.dim(3),
+        "approx_sign",
+        "shortcut ",
+        shortcutOrNull,
+        " is neither like x, nor has half its height and width: ",
+        x);
+    return whole.dim(2);
   }
 
   // binary_conv.
@@ -330,19 +384,13 @@ public abstract class CheckedBackend implements Backend {
 
   @Override
   public void binaryConvBwdInput(
-      Plan.BinaryConv plan,
-      int n,
-      Tensor dx,
-      Tensor dz,
-      Tensor alpha,
-      Tensor wBits,
-      Tensor workspace) {
+      Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace) {
     backward(plan)
         .bwdInput(
             input(dx, plan.real(), n, plan, plan.spec()),
             output(dz, plan.real(), n, plan, plan.spec()),
             vector(alpha, plan.spec().K()),
-            weights(wBits, DType.BITS, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -358,12 +406,24 @@ public abstract class CheckedBackend implements Backend {
       Tensor workspace) {
     backward(plan)
         .bwdWeight(
-            weights(dw, DType.F32, plan.spec()),
+            weights(dw, plan.gradientType(), plan.spec()),
             input(xBits, DType.BITS, n, plan, plan.spec()),
             output(dz, plan.real(), n, plan, plan.spec()),
             n,
-            mode.code,
+            written(plan, mode),
             atLeast(workspace, plan.workspaceBytes()));
+  }
+
+  /** The code of {@code mode}, which is OVERWRITE where the gradient is cast later. */
+  private static int written(Plan plan, GradMode mode) {
+    check(
+        mode == GradMode.OVERWRITE || plan.gradientType() == DType.F32,
+        "weight gradient",
+        "mode ",
+        mode,
+        " for gradients of type ",
+        plan.gradientType());
+    return mode.code;
   }
 
   // batch_norm.
@@ -552,6 +612,7 @@ public abstract class CheckedBackend implements Backend {
       Tensor dgamma,
       Tensor dbeta,
       Tensor sums,
+      long summedRows,
       Tensor stats,
       Tensor alphaOrNull,
       Tensor gamma,
@@ -563,7 +624,8 @@ public abstract class CheckedBackend implements Backend {
         sized(coefficients, DType.F32, 3 * c),
         vector(dgamma, c),
         vector(dbeta, c),
-        sized(sums, DType.F64, 2 * c * batchNormSlices(rows, (int) c)),
+        sized(sums, DType.F64, 2 * c * batchNormSlices(summedRows, (int) c)),
+        summedRows,
         sized(stats, DType.F64, 3 * c),
         vector(alphaOrNull, c),
         vector(gamma, c),
@@ -573,8 +635,24 @@ public abstract class CheckedBackend implements Backend {
   }
 
   @Override
-  public void batchNormBwdApply(int n, Tensor dz, Tensor dy, Tensor v, Tensor coefficients) {
+  public void batchNormBwdApply(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      Tensor coefficients,
+      Tensor shortcutDzOrNull,
+      Tensor shortcutVOrNull,
+      Tensor shortcutCoefficientsOrNull) {
     DType real = dy.dtype();
+    check(
+        (shortcutDzOrNull == null) == (shortcutVOrNull == null)
+            && (shortcutDzOrNull == null) == (shortcutCoefficientsOrNull == null),
+        "batch_norm",
+        "shortcut's gradient ",
+        shortcutDzOrNull,
+        " of values that are ",
+        shortcutVOrNull);
     ops.batchNormBwdApply(
         context(),
         images(dz, real, n, v),
@@ -583,8 +661,68 @@ public abstract class CheckedBackend implements Backend {
         images(v, v.dtype(), n, v),
         valueCode(v, real),
         sized(coefficients, DType.F32, 3 * channels(v)),
+        shortcutDzOrNull == null ? 0 : images(shortcutDzOrNull, real, n, v),
+        shortcutVOrNull == null ? 0 : images(shortcutVOrNull, real, n, v),
+        shortcutCoefficientsOrNull == null
+            ? 0
+            : sized(shortcutCoefficientsOrNull, DType.F32, 3 * channels(v)),
         rows(n, v),
         channels(v));
+  }
+
+  @Override
+  public void batchNormMaxPoolFwd(
+      Conv2dSpec spec,
+      int n,
+      Tensor vmax,
+      Tensor index,
+      Tensor sumsOrNull,
+      Tensor v,
+      Tensor gamma,
+      Tensor workspace) {
+    long rows = (long) n * spec.H() * spec.W();
+    int type = code(v.dtype());
+    ops.batchNormMaxPoolCheck(
+        type, n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
+    ops.batchNormMaxPoolFwd(
+        context(),
+        sized(vmax, v.dtype(), spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sumsOrNull == null ? 0 : sums(sumsOrNull, n, v),
+        sized(v, v.dtype(), spec.inputCount(n)),
+        type,
+        present(gamma, spec.C()),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad(),
+        sumsOrNull == null ? 0 : atLeast(workspace, batchNormWorkspaceBytes(rows, spec.C())));
+  }
+
+  @Override
+  public void batchNormMaxPoolBwdApply(
+      Conv2dSpec spec, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, Tensor coefficients) {
+    DType real = v.dtype();
+    ops.batchNormMaxPoolBwdApply(
+        context(),
+        sized(dz, real, spec.inputCount(n)),
+        sized(dy, real, spec.outputCount(n)),
+        sized(index, DType.U8, spec.outputCount(n)),
+        sized(v, real, spec.inputCount(n)),
+        code(real),
+        sized(coefficients, DType.F32, 3L * spec.C()),
+        n,
+        spec.H(),
+        spec.W(),
+        spec.C(),
+        spec.R(),
+        spec.S(),
+        spec.stride(),
+        spec.pad());
   }
 
   // conv2d, linear.
@@ -595,7 +733,7 @@ public abstract class CheckedBackend implements Backend {
         .fwd(
             output(y, plan.real(), n, plan, plan.spec()),
             input(x, plan.real(), n, plan, plan.spec()),
-            weights(w, DType.F32, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -607,7 +745,7 @@ public abstract class CheckedBackend implements Backend {
         .bwdInput(
             input(dx, plan.real(), n, plan, plan.spec()),
             output(dy, plan.real(), n, plan, plan.spec()),
-            weights(w, DType.F32, plan.spec()),
+            weights(w, plan.weightType(), plan.spec()),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -617,11 +755,11 @@ public abstract class CheckedBackend implements Backend {
       Plan.Conv2d plan, int n, Tensor dw, Tensor x, Tensor dy, GradMode mode, Tensor workspace) {
     own(plan)
         .bwdWeight(
-            weights(dw, DType.F32, plan.spec()),
+            weights(dw, plan.gradientType(), plan.spec()),
             input(x, plan.real(), n, plan, plan.spec()),
             output(dy, plan.real(), n, plan, plan.spec()),
             n,
-            mode.code,
+            written(plan, mode),
             atLeast(workspace, plan.workspaceBytes()));
   }
 
@@ -634,8 +772,8 @@ public abstract class CheckedBackend implements Backend {
         .fwd(
             sized(y, plan.real(), fits(n, plan) * K),
             sized(x, plan.real(), n * C),
-            sized(w, DType.F32, K * C),
-            vector(bias, K),
+            sized(w, plan.weightType(), K * C),
+            sized(bias, plan.weightType(), K),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -649,7 +787,7 @@ public abstract class CheckedBackend implements Backend {
         .bwdInput(
             sized(dx, plan.real(), fits(n, plan) * C),
             sized(dy, plan.real(), n * K),
-            sized(w, DType.F32, K * C),
+            sized(w, plan.weightType(), K * C),
             n,
             atLeast(workspace, plan.workspaceBytes()));
   }
@@ -678,132 +816,6 @@ public abstract class CheckedBackend implements Backend {
   }
 
   // pool2d, activation.
-
-  @Override
-  public void maxPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor index, Tensor x) {
-    ops.maxPoolCheck(
-        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
-    ops.maxPoolFwd(
-        context(),
-        sized(y, x.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        sized(x, x.dtype(), spec.inputCount(n)),
-        code(x.dtype()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void maxPoolBwd(Conv2dSpec spec, int n, Tensor dx, Tensor dy, Tensor index) {
-    ops.maxPoolBwd(
-        context(),
-        sized(dx, dy.dtype(), spec.inputCount(n)),
-        sized(dy, dy.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        code(dy.dtype()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void batchNormMaxPoolFwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor y,
-      Tensor index,
-      Tensor bitsOrNull,
-      Tensor v,
-      Tensor affine,
-      Tensor thresholdOrNull) {
-    ops.maxPoolCheck(
-        n, spec.H(), spec.W(), spec.C(), spec.R(), spec.S(), spec.stride(), spec.pad());
-    ops.batchNormMaxPoolFwd(
-        context(),
-        sized(y, v.dtype(), spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        bitsOrNull == null ? 0 : images(bitsOrNull, DType.BITS, n, y),
-        sized(v, v.dtype(), spec.inputCount(n)),
-        code(v.dtype()),
-        sized(affine, DType.F32, 2L * spec.C()),
-        vector(thresholdOrNull, spec.C()),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public long batchNormMaxPoolWorkspaceBytes(Conv2dSpec spec, int maxImages, DType real) {
-    return ops.batchNormMaxPoolWorkspaceBytes(
-        code(real),
-        maxImages,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad());
-  }
-
-  @Override
-  public void batchNormMaxPoolBwd(
-      Conv2dSpec spec,
-      int n,
-      Tensor dz,
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
-      Tensor stats,
-      Tensor gamma,
-      Tensor dy,
-      Tensor index,
-      Tensor v,
-      GradMode mode,
-      Tensor workspace) {
-    long c = spec.C();
-    DType real = v.dtype();
-    ops.batchNormMaxPoolBwd(
-        context(),
-        sized(dz, real, spec.inputCount(n)),
-        sized(coefficients, DType.F32, 3 * c),
-        present(dgamma, c),
-        present(dbeta, c),
-        sums(sums, n, v),
-        sized(stats, DType.F64, 3 * c),
-        present(gamma, c),
-        sized(dy, real, spec.outputCount(n)),
-        sized(index, DType.U8, spec.outputCount(n)),
-        sized(v, real, spec.inputCount(n)),
-        code(real),
-        n,
-        spec.H(),
-        spec.W(),
-        spec.C(),
-        spec.R(),
-        spec.S(),
-        spec.stride(),
-        spec.pad(),
-        mode.code,
-        atLeast(workspace, batchNormMaxPoolWorkspaceBytes(spec, n, real)));
-  }
 
   @Override
   public void avgPoolFwd(Conv2dSpec spec, int n, Tensor y, Tensor x) {

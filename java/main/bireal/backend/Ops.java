@@ -28,8 +28,11 @@ public interface Ops {
       int type,
       long threshold,
       long shortcut,
+      long pooledW,
       long v,
       int vType,
+      long secondSums,
+      long secondV,
       long rows,
       long c,
       int kind,
@@ -133,6 +136,7 @@ public interface Ops {
       long dgamma,
       long dbeta,
       long sums,
+      long summedRows,
       long stats,
       long alpha,
       long gamma,
@@ -148,79 +152,23 @@ public interface Ops {
       long v,
       int vType,
       long coefficients,
+      long shortcutDz,
+      long shortcutV,
+      long shortcutCoefficients,
       long rows,
       long c);
 
-  // pool2d, activation
-
-  void maxPoolCheck(long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  void avgPoolCheck(long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  void maxPoolFwd(
-      long context,
-      long y,
-      long index,
-      long x,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  void maxPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long index,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
+  void batchNormMaxPoolCheck(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   void batchNormMaxPoolFwd(
       long context,
-      long y,
+      long vmax,
       long index,
-      long bits,
-      long v,
-      int type,
-      long affine,
-      long threshold,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  long batchNormMaxPoolWorkspaceBytes(
-      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  void batchNormMaxPoolBwd(
-      long context,
-      long dz,
-      long coefficients,
-      long dgamma,
-      long dbeta,
       long sums,
-      long stats,
-      long gamma,
-      long dy,
-      long index,
       long v,
       int type,
+      long gamma,
       long n,
       long h,
       long w,
@@ -229,8 +177,28 @@ public interface Ops {
       long s,
       long stride,
       long pad,
-      int mode,
       long workspace);
+
+  void batchNormMaxPoolBwdApply(
+      long context,
+      long dz,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long coefficients,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  // pool2d, activation
+
+  void avgPoolCheck(long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   void avgPoolFwd(
       long context,

@@ -12,6 +12,23 @@ public interface Plan extends AutoCloseable {
   /** Type of its real tensors, weights apart. */
   DType real();
 
+  /**
+   * Type of the weights (and bias) that the passes take: F32, the masters, or {@link #real} where a
+   * library wants operands of one type; then {@link Backend#castWeights} makes them.
+   */
+  default DType weightType() {
+    return DType.F32;
+  }
+
+  /**
+   * Type of the weight gradient that a pass writes: F32, or {@link #real} where a library's results
+   * have the type of its operands; then the pass overwrites, and {@link Backend#castGradients}
+   * follows.
+   */
+  default DType gradientType() {
+    return DType.F32;
+  }
+
   /** Bytes of workspace that any pass of the op may use. */
   long workspaceBytes();
 
@@ -24,6 +41,12 @@ public interface Plan extends AutoCloseable {
   /** Binary convolution: bits x bits to integers (native/ops/binary_conv). */
   interface BinaryConv extends Plan {
     Conv2dSpec spec();
+
+    /** Of the backward pass of the input: BITS, with alpha, or alpha times the signs as real. */
+    @Override
+    default DType weightType() {
+      return DType.BITS;
+    }
 
     /**
      * Bytes of the kernel's own copy of the weight bits; 0 where it reads them as they are, and

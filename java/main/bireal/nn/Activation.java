@@ -9,12 +9,20 @@ import bireal.tensor.Tensor;
  * (null if it consumes none), and the place of the gradient (null when planned for evaluation
  * only). {@code slot} says which of the two gradient slots that is. {@code v} and {@code sums}, or
  * null, are input and {@link BatchNorm2d#backwardSums()} of the normalisation that made {@code
- * real}: its consumer sums while it writes the gradient.
+ * real}: its consumer sums while it writes the gradient. {@code secondV} and {@code secondSums}, or
+ * null, are those of the shortcut's normalisation, where one was added.
  */
 public record Activation(
-    Tensor real, Tensor bits, Tensor gradient, int slot, Tensor v, Tensor sums) {
+    Tensor real,
+    Tensor bits,
+    Tensor gradient,
+    int slot,
+    Tensor v,
+    Tensor sums,
+    Tensor secondV,
+    Tensor secondSums) {
   Activation(Tensor real, Tensor bits, Tensor gradient, int slot) {
-    this(real, bits, gradient, slot, null, null);
+    this(real, bits, gradient, slot, null, null, null, null);
   }
 
   /** Kept from forward to backward; {@code next} is the sign that its consumer needs, or null. */
@@ -28,9 +36,25 @@ public record Activation(
 
   /** The same, made by {@code norm} from {@code v}, for a consumer that takes its signs. */
   Activation summedFor(BatchNorm2d norm, Tensor v) {
-    return bits == null || gradient == null
-        ? this
-        : new Activation(real, bits, gradient, slot, v, norm.backwardSums());
+    return summedFor(norm, v, null, null);
+  }
+
+  /** With {@code secondOrNull} of {@code secondV}, which was added. */
+  Activation summedFor(BatchNorm2d norm, Tensor v, BatchNorm2d secondOrNull, Tensor secondV) {
+    if (bits == null || gradient == null) {
+      return this;
+    }
+    return secondOrNull == null
+        ? new Activation(real, bits, gradient, slot, v, norm.backwardSums(), null, null)
+        : new Activation(
+            real,
+            bits,
+            gradient,
+            slot,
+            v,
+            norm.backwardSums(),
+            secondV,
+            secondOrNull.backwardSums());
   }
 
   /** H, W, C. */

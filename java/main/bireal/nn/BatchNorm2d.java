@@ -126,18 +126,22 @@ final class BatchNorm2d implements Layer {
    */
   void prepare(int n, Tensor v, Pass pass) {
     if (pass == Pass.EVALUATE) {
-      backend.batchNormInference(
-          affine,
-          runningMean.value(),
-          runningVar.value(),
-          alphaOrNull,
-          gamma.value(),
-          beta.value(),
-          EPS);
+      prepareInference();
     } else if (!integer) {
       backend.batchNormSums(n, sums, v, planner.workspace());
       backend.batchNormStatistics(statistics(), rows(n, v));
     }
+  }
+
+  private void prepareInference() {
+    backend.batchNormInference(
+        affine,
+        runningMean.value(),
+        runningVar.value(),
+        alphaOrNull,
+        gamma.value(),
+        beta.value(),
+        EPS);
   }
 
   /** dz (gradient of alpha v) from dy; dz may be dy. Also the gradients of gamma and beta. */
@@ -158,37 +162,65 @@ final class BatchNorm2d implements Layer {
 
   /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
   void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
+    coefficients(rows(n, v), rows(n, v), mode);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, null, null, null);
+  }
+
+  /**
+   * The same together with the normalisation {@code other} of a shortcut, which was added to this
+   * one and so has the same dy: one pass reads it for both.
+   */
+  void backwardFromSums(
+      int n,
+      Tensor dz,
+      Tensor dy,
+      Tensor v,
+      BatchNorm2d other,
+      Tensor otherDz,
+      Tensor otherV,
+      GradMode mode) {
+    coefficients(rows(n, v), rows(n, v), mode);
+    other.coefficients(rows(n, otherV), rows(n, otherV), mode);
+    backend.batchNormBwdApply(n, dz, dy, v, coefficients, otherDz, otherV, other.coefficients);
+  }
+
+  /**
+   * As {@link #prepare} where the normalisation of v comes behind a max-pool (which then is that of
+   * fewer values): makes the winners {@code vmax}, on which to apply, and their {@code index}.
+   */
+  void prepareMaxPool(Conv2dSpec pool, int n, Tensor vmax, Tensor index, Tensor v, Pass pass) {
+    boolean train = pass == Pass.TRAIN;
+    backend.batchNormMaxPoolFwd(
+        pool, n, vmax, index, train ? sums : null, v, gamma.value(), planner.workspace());
+    if (train) {
+      backend.batchNormStatistics(statistics(), rows(n, v));
+    } else {
+      prepareInference();
+    }
+  }
+
+  /**
+   * As {@link #backwardFromSums} behind a max-pool: the sums are of dy and vmax, the statistics of
+   * v.
+   */
+  void backwardMaxPool(
+      Conv2dSpec pool, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, GradMode mode) {
+    coefficients(rows(n, dy), rows(n, v), mode);
+    backend.batchNormMaxPoolBwdApply(pool, n, dz, dy, index, v, coefficients);
+  }
+
+  private void coefficients(long summedRows, long rows, GradMode mode) {
     backend.batchNormBwdCoefficients(
         coefficients,
         gamma.gradient(),
         beta.gradient(),
         backwardSums,
+        summedRows,
         stats,
         alphaOrNull,
         gamma.value(),
-        rows(n, v),
+        rows,
         mode);
-    backend.batchNormBwdApply(n, dz, dy, v, coefficients);
-  }
-
-  /** As {@link #backward} where the normalised values went through a max-pool: from its dy. */
-  void backwardMaxPool(
-      Conv2dSpec pool, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, GradMode mode) {
-    backend.batchNormMaxPoolBwd(
-        pool,
-        n,
-        dz,
-        coefficients,
-        gamma.gradient(),
-        beta.gradient(),
-        backwardSums,
-        stats,
-        gamma.value(),
-        dy,
-        index,
-        v,
-        mode,
-        planner.workspace());
   }
 
   @Override

@@ -106,7 +106,7 @@ final class BiRealBlock implements Block {
     out =
         Activation.keep(planner, spec.output(planner.passImages()), next, shortcut.gradientSlot());
     if (!react()) { // where RPReLU lies between, its backward pass sums
-      out = out.summedFor(unit.norm(), unit.v());
+      out = out.summedFor(unit.norm(), unit.v(), shortcut.norm(), shortcut.value());
     }
     return out;
   }
@@ -143,10 +143,12 @@ final class BiRealBlock implements Block {
           rprelu(),
           mode,
           planner.workspace());
+      shortcut.backwardSums(n, dy);
     } else if (out.sums() == null) { // else the next block has filled them
-      unit.norm().backwardSums(n, dy, unit.v());
+      unit.backwardSums(n, dy, shortcut);
     }
-    shortcut.backward(n, dy, mode);
-    unit.backwardFromSums(n, in.gradient(), dy, in.gradient(), mode);
+    unit.backwardNorms(n, dy, shortcut, mode);
+    Tensor part = shortcut.backwardConvolution(n, unit.takesPooled(), mode);
+    unit.backwardConvolution(n, in.gradient(), part, mode);
   }
 }

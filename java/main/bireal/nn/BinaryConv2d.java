@@ -62,6 +62,7 @@ final class BinaryConv2d implements Layer {
     bits = planner.persist(shape, DType.BITS);
     scaleOnly = planner.persist(Shape.of(2, spec.K()), DType.F32);
     alpha = new Tensor(scaleOnly.buffer(), scaleOnly.offsetBytes(), Shape.of(spec.K()), DType.F32);
+    planner.fit(weight, plan, alpha);
     prepared =
         plan.preparedBytes() == 0
             ? bits
@@ -152,11 +153,13 @@ final class BinaryConv2d implements Layer {
 
   /** dL/dWb; the rule is applied once, at the end of the step. */
   void backwardWeight(int n, Tensor xBits, Tensor dz, GradMode mode) {
-    backend.binaryConvBwdWeight(plan, n, weight.gradient(), xBits, dz, mode, planner.workspace());
+    backend.binaryConvBwdWeight(
+        plan, n, weight.passGradient(), xBits, dz, weight.passMode(mode), planner.workspace());
   }
 
   void backwardInput(int n, Tensor db, Tensor dz) {
-    backend.binaryConvBwdInput(plan, n, db, dz, alpha, bits, planner.workspace());
+    Tensor w = plan.weightType() == DType.BITS ? bits : weight.operand();
+    backend.binaryConvBwdInput(plan, n, db, dz, alpha, w, planner.workspace());
   }
 
   @Override

@@ -161,13 +161,12 @@ final class BottleneckBlock implements Block {
     Tensor d1 = out1.gradient();
     Tensor d2 = out2.gradient();
     Tensor d3 = out.gradient();
-    unit3.backward(n, d2, d3, narrowIsConsumed ? d2 : null, mode);
-    if (pool != null) {
-      backend.avgPoolBwd(pool, n, d1, d2); // else both lie at one place
-    }
-    unit2.backward(n, d1, d2, d1, mode);
-    shortcut.backward(n, d3, mode);
-    unit1.backward(n, in.gradient(), d1, in.gradient(), mode);
+    unit3.backwardSums(n, d3, shortcut);
+    unit3.backwardNorms(n, d3, shortcut, mode);
+    Tensor part = shortcut.backwardConvolution(n, unit1.takesPooled(), mode);
+    unit3.backwardConvolution(n, d2, narrowIsConsumed ? d2 : null, mode);
+    unit2.backward(n, d1, d2, d2, mode); // of the shortcut pooled, or d1 lies where d2 does
+    unit1.backward(n, in.gradient(), d1, part, mode);
     if (narrowConv != null) {
       narrowConv.backwardWeight(n, narrowIn.real(), d1, mode);
       narrowConv.backwardInput(n, narrowIn.gradient(), d1);

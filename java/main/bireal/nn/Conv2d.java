@@ -24,6 +24,7 @@ final class Conv2d implements Layer {
         planner.parameter(
             new Parameter(
                 name, publishedDims(name, spec), spec.weights(), State.Order.KRSC, -bound, bound));
+    planner.fit(weight, plan, null);
     planner.needWorkspace(plan.workspaceBytes());
     planner.own(this);
   }
@@ -58,15 +59,16 @@ final class Conv2d implements Layer {
   }
 
   void forward(int n, Tensor y, Tensor x) {
-    backend.conv2dFwd(plan, n, y, x, weight.value(), planner.workspace());
+    backend.conv2dFwd(plan, n, y, x, weight.operand(), planner.workspace());
   }
 
   void backwardWeight(int n, Tensor x, Tensor dy, GradMode mode) {
-    backend.conv2dBwdWeight(plan, n, weight.gradient(), x, dy, mode, planner.workspace());
+    backend.conv2dBwdWeight(
+        plan, n, weight.passGradient(), x, dy, weight.passMode(mode), planner.workspace());
   }
 
   void backwardInput(int n, Tensor dx, Tensor dy) {
-    backend.conv2dBwdInput(plan, n, dx, dy, weight.value(), planner.workspace());
+    backend.conv2dBwdInput(plan, n, dx, dy, weight.operand(), planner.workspace());
   }
 
   @Override

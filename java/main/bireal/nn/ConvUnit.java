@@ -201,6 +201,11 @@ final class ConvUnit {
     return seen;
   }
 
+  /** Whether the shortcut's gradient may come pooled by 2x2. */
+  boolean takesPooled() {
+    return sign != null;
+  }
+
   /**
    * {@code dx} = {@code shortcutOrNull} + the gradient of x, from the gradient {@code dy} of the
    * normalised output, and complete with it. dx may be shortcutOrNull, or {@link
@@ -208,14 +213,26 @@ final class ConvUnit {
    */
   void backward(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
     norm.backwardSums(n, dy, v);
-    backwardFromSums(n, dx, dy, shortcutOrNull, mode);
+    norm.backwardFromSums(n, dz, dy, v, mode);
+    backwardConvolution(n, dx, shortcutOrNull, mode);
+  }
+
+  /** Fills the sums of this normalisation and of the shortcut's, which have the same dy. */
+  void backwardSums(int n, Tensor dy, Shortcut shortcut) {
+    norm.backwardSums(n, dy, v);
+    shortcut.backwardSums(n, dy);
   }
 
   /**
-   * As {@link #backward}, where {@link BatchNorm2d#backwardSums()} of dy and v is already known.
+   * The first half of {@link #backward}, from known sums, together with the normalisation of {@code
+   * shortcut}; then {@link Shortcut#backwardConvolution}, then {@link #backwardConvolution}.
    */
-  void backwardFromSums(int n, Tensor dx, Tensor dy, Tensor shortcutOrNull, GradMode mode) {
-    norm.backwardFromSums(n, dz, dy, v, mode);
+  void backwardNorms(int n, Tensor dy, Shortcut shortcut, GradMode mode) {
+    shortcut.backwardNorms(n, norm, dz, dy, v, mode);
+  }
+
+  /** The second half of {@link #backward}. */
+  void backwardConvolution(int n, Tensor dx, Tensor shortcutOrNull, GradMode mode) {
     if (binary != null) {
       binary.backwardWeight(n, in.bits(), dz, mode);
       binary.backwardInput(n, db, dz);
@@ -235,6 +252,8 @@ final class ConvUnit {
           Sign.thresholdOf(sign),
           shortcutOrNull,
           in.v(),
+          in.secondSums(),
+          in.secondV(),
           surrogate,
           mode,
           planner.workspace());

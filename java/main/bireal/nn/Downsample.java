@@ -53,7 +53,9 @@ final class Downsample {
     conv = new Conv2d(planner, name + (poolFirst ? ".1.weight" : ".0.weight"), spec, config);
     norm = new BatchNorm2d(planner, name + (poolFirst ? ".2" : ".1"), spec.output(n), null);
     value = planner.keep(spec.output(n), planner.real());
-    valueGradient = planner.outputGradient(spec.output(n));
+    // Shares the memory of the gradients of convolution inputs, which nobody needs before it is
+    // used.
+    valueGradient = planner.inputGradient(spec.output(n));
     planner.layer(
         new Planner.LayerRow(
             name,
@@ -105,15 +107,31 @@ final class Downsample {
     norm.prepare(n, value, pass);
   }
 
-  /** Writes the shortcut's part of the input's gradient; {@code dy} is that of the block's sum. */
-  void backward(int n, Tensor dy, GradMode mode) {
-    norm.backward(n, valueGradient, dy, value, mode);
+  BatchNorm2d norm() {
+    return norm;
+  }
+
+  /** Of {@link #value}; alive until {@link #backwardConvolution} has run. */
+  Tensor valueGradient() {
+    return valueGradient;
+  }
+
+  /**
+   * The shortcut's part of the input's gradient, from {@link #valueGradient}: pooled where the
+   * shortcut pools and the caller takes it so ({@link ConvUnit#takesPooled}), else in the input's
+   * gradient.
+   */
+  Tensor backwardConvolution(int n, boolean takesPooled, GradMode mode) {
     conv.backwardWeight(n, pool == null ? in.real() : pooled, valueGradient, mode);
     if (pool == null) {
       conv.backwardInput(n, in.gradient(), valueGradient);
-    } else {
-      conv.backwardInput(n, pooledGradient, valueGradient);
-      backend.avgPoolBwd(pool, n, in.gradient(), pooledGradient);
+      return in.gradient();
     }
+    conv.backwardInput(n, pooledGradient, valueGradient);
+    if (takesPooled && pool.stride() == 2) {
+      return pooledGradient;
+    }
+    backend.avgPoolBwd(pool, n, in.gradient(), pooledGradient);
+    return in.gradient();
   }
 }

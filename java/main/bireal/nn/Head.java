@@ -55,6 +55,8 @@ final class Head implements Layer {
     Shape shape = Shape.of(planner.maxImages(), classes);
     logits = planner.outside(shape);
     logitsGradient = planner.training() ? planner.outside(shape) : null;
+    planner.fit(weight, plan, null);
+    planner.fit(bias, plan, null);
     planner.own(this);
     planner.needWorkspace(plan.workspaceBytes());
     planner.needWorkspace(backend.softmaxXentWorkspaceBytes(planner.maxImages()));
@@ -81,21 +83,21 @@ final class Head implements Layer {
   /** {@code out} is {@link #logits}, or some images of it. */
   void forward(int n, Tensor out) {
     backend.avgPoolFwd(pool, n, pooled, in.real());
-    backend.linearFwd(plan, n, out, pooled, weight.value(), bias.value(), planner.workspace());
+    backend.linearFwd(plan, n, out, pooled, weight.operand(), bias.operand(), planner.workspace());
   }
 
   void backward(int n, GradMode mode) {
     backend.linearBwdWeight(
         plan,
         n,
-        weight.gradient(),
-        bias.gradient(),
+        weight.passGradient(),
+        bias.passGradient(),
         pooled,
         logitsGradient,
-        mode,
+        weight.passMode(mode),
         planner.workspace());
     backend.linearBwdInput(
-        plan, n, pooledGradient, logitsGradient, weight.value(), planner.workspace());
+        plan, n, pooledGradient, logitsGradient, weight.operand(), planner.workspace());
     backend.avgPoolBwd(pool, n, in.gradient(), pooledGradient);
   }
 

@@ -164,6 +164,7 @@ public final class Network implements AutoCloseable {
     for (int i = blocks.size() - 1; i >= 0; i--) {
       blocks.get(i).backward(n, mode);
     }
+    backend.castGradients(planner.gradientCasts(), mode);
   }
 
   /** As {@link bireal.backend.Plan.BinaryConv#fallbacks}, of all binary convolutions. */
@@ -176,12 +177,21 @@ public final class Network implements AutoCloseable {
     return total;
   }
 
-  /** Once after every change of the parameters that was not an optimizer's. */
+  /**
+   * Once after every change of the parameters that was not an optimizer's; there {@link
+   * #castWeights} suffices.
+   */
   public void refresh() {
     List<Layer> layers = planner.owned();
     for (int i = 0; i < layers.size(); i++) {
       layers.get(i).refresh();
     }
+    castWeights();
+  }
+
+  /** After every change of the parameters: the copies that libraries take follow. */
+  public void castWeights() {
+    backend.castWeights(planner.weightCasts());
   }
 
   /** Draws all parameters from {@code seed} and their names; statistics as PyTorch starts them. */

@@ -1,5 +1,6 @@
 package bireal.nn;
 
+import bireal.backend.GradMode;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 
@@ -12,6 +13,8 @@ public final class Parameter extends State {
   private final double initHigh;
   private final boolean binary;
   private Tensor gradient;
+  private Tensor operand; // or null: the value
+  private Tensor rounded; // or null: the gradient
 
   /**
    * Filled uniformly from [initLow, initHigh) when a network is initialised; equal bounds give a
@@ -65,8 +68,28 @@ public final class Parameter extends State {
     return gradient;
   }
 
+  /** What passes take: the value, or a copy of another type that follows it. */
+  Tensor operand() {
+    return operand == null ? value() : operand;
+  }
+
+  /** Where passes write the gradient, in {@link #passMode}: itself, or a copy of another type. */
+  Tensor passGradient() {
+    return rounded == null ? gradient : rounded;
+  }
+
+  /** A copy is overwritten, and added to the gradient later. */
+  GradMode passMode(GradMode mode) {
+    return rounded == null ? mode : GradMode.OVERWRITE;
+  }
+
   void bind(Tensor value, Tensor gradientOrNull) {
     bind(value);
     this.gradient = gradientOrNull;
+  }
+
+  void copies(Tensor operandOrNull, Tensor roundedGradientOrNull) {
+    operand = operandOrNull;
+    rounded = roundedGradientOrNull;
   }
 }

@@ -3,8 +3,11 @@ package bireal.nn;
 import bireal.backend.Arena;
 import bireal.backend.Backend;
 import bireal.backend.Gradient;
+import bireal.backend.GradientCast;
+import bireal.backend.Plan;
 import bireal.backend.StepState;
 import bireal.backend.UpdateSpec;
+import bireal.backend.WeightCast;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
@@ -32,6 +35,9 @@ public final class Planner implements AutoCloseable {
       long binaryMacs,
       long realMacs,
       String kernel) {}
+
+  /** What a plan reads and writes in place of a parameter and its gradient; each may be null. */
+  private record Copies(Parameter parameter, Tensor operand, Tensor rounded, Tensor alphaOrNull) {}
 
   /** Bytes that somebody asked for. */
   public record MemoryRow(String what, long bytes) {}
@@ -65,6 +71,9 @@ public final class Planner implements AutoCloseable {
   private final List<Layer> owned = new ArrayList<>();
   private final StepState step;
   private long workspaceBytes = 64;
+  private final List<Copies> copies = new ArrayList<>();
+  private final List<WeightCast> weightCasts = new ArrayList<>();
+  private final List<GradientCast> gradientCasts = new ArrayList<>();
   private Tensor workspaceTensor;
   private Tensor flatParameters;
   private Tensor flatGradients;
@@ -220,6 +229,29 @@ public final class Planner implements AutoCloseable {
     return parameter;
   }
 
+  /**
+   * Makes {@code parameter} fit {@code plan}: copies of the types that its passes read and write,
+   * where those are others. With {@code alphaOrNull} the operand is alpha times the signs.
+   */
+  void fit(Parameter parameter, Plan plan, Tensor alphaOrNull) {
+    Tensor operand =
+        plan.weightType() == real && real != DType.F32 ? persist(parameter.shape(), real) : null;
+    Tensor rounded =
+        training() && plan.gradientType() != DType.F32 ? persist(parameter.shape(), real) : null;
+    parameter.copies(operand, rounded);
+    copies.add(new Copies(parameter, operand, rounded, alphaOrNull));
+  }
+
+  /** Copies of weights, to be renewed after every change of the parameters. */
+  List<WeightCast> weightCasts() {
+    return weightCasts;
+  }
+
+  /** Copies of gradients, to be added up after every backward pass. */
+  List<GradientCast> gradientCasts() {
+    return gradientCasts;
+  }
+
   /** A tensor that a checkpoint holds but nobody trains. */
   public <S extends State> S state(S state, DType memoryType) {
     state.bind(persist(state.shape(), memoryType));
@@ -294,6 +326,15 @@ public final class Planner implements AutoCloseable {
               ? new Tensor(gradientArena, offset * Float.BYTES, parameter.shape(), DType.F32)
               : null);
       offset += aligned(parameter.shape().count());
+    }
+    for (Copies copy : copies) {
+      if (copy.operand() != null) {
+        weightCasts.add(
+            new WeightCast(copy.operand(), copy.parameter().value(), copy.alphaOrNull()));
+      }
+      if (copy.rounded() != null) {
+        gradientCasts.add(new GradientCast(copy.parameter().gradient(), copy.rounded()));
+      }
     }
     if (training()) {
       needWorkspace(backend.finiteNormWorkspaceBytes(count));

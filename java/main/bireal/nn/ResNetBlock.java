@@ -88,8 +88,10 @@ final class ResNetBlock implements Block {
     // relu(z) > 0 where z > 0, so its output says as much as its input.
     Tensor dy = out.gradient();
     backend.activationBwd(n, dy, dy, out.real(), null, ActivationKind.RELU, 0);
-    shortcut.backward(n, dy, mode);
-    second.backward(n, hidden.gradient(), dy, null, mode);
-    first.backward(n, in.gradient(), hidden.gradient(), in.gradient(), mode);
+    second.backwardSums(n, dy, shortcut);
+    second.backwardNorms(n, dy, shortcut, mode);
+    Tensor part = shortcut.backwardConvolution(n, first.takesPooled(), mode);
+    second.backwardConvolution(n, hidden.gradient(), null, mode);
+    first.backward(n, in.gradient(), hidden.gradient(), part, mode);
   }
 }

@@ -47,13 +47,47 @@ final class Shortcut {
     return downsample == null ? null : downsample.affine();
   }
 
+  /** Of {@link #value}, or null. */
+  BatchNorm2d norm() {
+    return downsample == null ? null : downsample.norm();
+  }
+
+  /** Fills the sums of {@link #norm}, if there is one; {@code dy} is the gradient of the sum. */
+  void backwardSums(int n, Tensor dy) {
+    if (downsample != null) {
+      downsample.norm().backwardSums(n, dy, downsample.value());
+    }
+  }
+
   /**
-   * Leaves the shortcut's part in the input's gradient, from the gradient {@code dy} of the sum,
-   * which lies in the block's output slot. Before the block adds its own part.
+   * From the gradient {@code dy} of the sum to {@code dz}, that of {@code v}, the input of the
+   * block's {@code norm}, and to the gradient of {@link #value}. All sums are known.
    */
+  void backwardNorms(int n, BatchNorm2d norm, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
+    if (downsample == null) {
+      norm.backwardFromSums(n, dz, dy, v, mode);
+    } else {
+      norm.backwardFromSums(
+          n, dz, dy, v, downsample.norm(), downsample.valueGradient(), downsample.value(), mode);
+    }
+  }
+
+  /**
+   * The shortcut's part of the input's gradient, from what {@link #backwardNorms} has left: in the
+   * input's gradient, or pooled ({@link Downsample#backwardConvolution}). Before anything else of
+   * the block, which may take the memory of that.
+   */
+  Tensor backwardConvolution(int n, boolean takesPooled, GradMode mode) {
+    return downsample == null
+        ? in.gradient()
+        : downsample.backwardConvolution(n, takesPooled, mode);
+  }
+
+  /** All of it where nothing else is normalised at the sum. */
   void backward(int n, Tensor dy, GradMode mode) {
     if (downsample != null) {
-      downsample.backward(n, dy, mode);
+      downsample.norm().backward(n, downsample.valueGradient(), dy, downsample.value(), mode);
+      downsample.backwardConvolution(n, false, mode);
     }
   }
 }

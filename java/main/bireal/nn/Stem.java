@@ -25,6 +25,7 @@ final class Stem implements Block {
   private BatchNorm2d norm;
   private Conv2dSpec pool;
   private Tensor v;
+  private Tensor vmax; // what is normalised: of the imagenet stem the winners of v, else v
   private Tensor index;
   private Tensor dv;
 
@@ -55,6 +56,7 @@ final class Stem implements Block {
     conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", spec.output(n), null);
     v = planner.keep(spec.output(n), planner.real());
+    vmax = v;
     dv = planner.outputGradient(spec.output(n));
     Shape outShape = spec.output(n);
     planner.layer(
@@ -69,8 +71,8 @@ final class Stem implements Block {
     if (imagenet) {
       pool = new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1);
       outShape = pool.output(n);
+      vmax = planner.keep(outShape, planner.real());
       index = planner.keep(outShape, DType.U8);
-      planner.needWorkspace(backend.batchNormMaxPoolWorkspaceBytes(pool, n, planner.real()));
       planner.layer(
           new Planner.LayerRow(
               "maxpool", "max-pool 3x3/2" + (relu ? ", relu" : ""), pool.output(1), 0, 0, 0, ""));
@@ -81,8 +83,8 @@ final class Stem implements Block {
             next == null ? null : planner.keep(outShape, DType.BITS),
             planner.gradient(outShape, 0),
             0);
-    if (!imagenet && !relu) {
-      out = out.summedFor(norm, v);
+    if (!relu) {
+      out = out.summedFor(norm, vmax);
     }
     return out;
   }
@@ -95,23 +97,22 @@ final class Stem implements Block {
   @Override
   public void forward(int n, Pass pass) {
     conv.forward(n, v, images);
-    norm.prepare(n, v, pass);
     if (imagenet) {
-      backend.batchNormMaxPoolFwd(
-          pool, n, out.real(), index, out.bits(), v, norm.affine(), Sign.thresholdOf(next));
+      norm.prepareMaxPool(pool, n, vmax, index, v, pass);
     } else {
-      backend.batchNormApply(
-          n,
-          out.real(),
-          out.bits(),
-          v,
-          norm.affine(),
-          null,
-          null,
-          null,
-          null,
-          Sign.thresholdOf(next));
+      norm.prepare(n, v, pass);
     }
+    backend.batchNormApply(
+        n,
+        out.real(),
+        out.bits(),
+        vmax,
+        norm.affine(),
+        null,
+        null,
+        null,
+        null,
+        Sign.thresholdOf(next));
     if (relu) { // behind the pooling, where there is a quarter of the values: the maximum is the
       // same
       backend.activationFwd(n, out.real(), out.real(), ActivationKind.RELU, 0);
@@ -124,12 +125,12 @@ final class Stem implements Block {
     if (relu) {
       backend.activationBwd(n, dy, dy, out.real(), null, ActivationKind.RELU, 0);
     }
+    if (out.sums() == null) { // else the first block has filled them
+      norm.backwardSums(n, dy, vmax);
+    }
     if (imagenet) {
       norm.backwardMaxPool(pool, n, dv, dy, index, v, mode);
     } else {
-      if (out.sums() == null) { // else the first block has filled them
-        norm.backwardSums(n, dy, v);
-      }
       norm.backwardFromSums(n, dv, dy, v, mode);
     }
     conv.backwardWeight(n, images, dv, mode);

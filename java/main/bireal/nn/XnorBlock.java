@@ -88,6 +88,8 @@ final class XnorBlock implements Block {
           null,
           null,
           null,
+          null,
+          null,
           config.activationGradient(),
           mode,
           planner.workspace());

@@ -187,6 +187,7 @@ public final class TrainStep implements AutoCloseable {
 
   private void runUpdate() {
     optimizer.step(state, microBatchCount, network.planner().workspace());
+    network.castWeights();
   }
 
   /**

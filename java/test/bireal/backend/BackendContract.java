@@ -351,13 +351,16 @@ abstract class BackendContract {
                   threshold,
                   shortcut,
                   v,
+                  desk.make("out#second sums", DType.F64, 1, 2, 33),
+                  desk.make("second v", DType.F32, 2, 3, 1, 33),
                   kind,
                   GradMode.OVERWRITE,
                   workspace);
               Tensor dx2 = desk.make("out dx learned", DType.F32, 2, 3, 1, 33);
               for (GradMode mode : GradMode.values()) {
                 b.approxSignBwd(
-                    2, dx2, learned, null, db, x, threshold, shortcut, null, kind, mode, workspace);
+                    2, dx2, learned, null, db, x, threshold, shortcut, null, null, null, kind, mode,
+                    workspace);
               }
               Tensor plain = desk.make("out dx plain", DType.F32, 2, 3, 1, 33);
               b.approxSignBwd(
@@ -367,6 +370,8 @@ abstract class BackendContract {
                   null,
                   db,
                   x,
+                  null,
+                  null,
                   null,
                   null,
                   null,
@@ -386,10 +391,46 @@ abstract class BackendContract {
                           null,
                           null,
                           null,
+                          null,
+                          null,
                           kind,
                           GradMode.OVERWRITE,
                           workspace),
                   "gradient of no threshold");
+              b.approxSignBwd(
+                  2,
+                  desk.make("out dx pooled", DType.F32, 2, 4, 6, 33),
+                  null,
+                  null,
+                  desk.make("db pooled", DType.F32, 2, 4, 6, 33),
+                  desk.make("x pooled", DType.F32, 2, 4, 6, 33),
+                  threshold,
+                  desk.make("pooled", DType.F32, 2, 2, 3, 33),
+                  null,
+                  null,
+                  null,
+                  kind,
+                  GradMode.OVERWRITE,
+                  workspace);
+              assertThrows(
+                  IllegalArgumentException.class,
+                  () ->
+                      b.approxSignBwd(
+                          1,
+                          plain,
+                          null,
+                          null,
+                          db,
+                          x,
+                          null,
+                          desk.make("half", DType.F32, 2, 1, 1, 33),
+                          null,
+                          null,
+                          null,
+                          kind,
+                          GradMode.OVERWRITE,
+                          workspace),
+                  "3x1 pooled to 1x1");
               Tensor packed = desk.make("out packed", DType.BITS, 2, 3, 1, 33);
               b.signPackFwd(2, packed, x, threshold);
               b.signUnpackFwd(2, desk.make("out unpacked", DType.F32, 2, 3, 1, 33), packed);
@@ -467,13 +508,34 @@ abstract class BackendContract {
           Tensor dbeta = desk.make("out#dbeta", DType.F32, C);
           b.batchNormBwdSums(3, backward, dy, v, workspace);
           b.batchNormBwdCoefficients(
-              coefficients, dgamma, dbeta, backward, stats, null, gamma, 60, GradMode.OVERWRITE);
+              coefficients,
+              dgamma,
+              dbeta,
+              backward,
+              60,
+              stats,
+              null,
+              gamma,
+              60,
+              GradMode.OVERWRITE);
           b.batchNormBwdApply(
               3,
               desk.make("out dz", DType.F32, 3, 4, 5, C),
               dy,
               v,
-              desk.make("given coefficients", DType.F32, 3, C));
+              desk.make("given coefficients", DType.F32, 3, C),
+              null,
+              null,
+              null);
+          b.batchNormBwdApply(
+              3,
+              desk.make("out dz of both", DType.F32, 3, 4, 5, C),
+              dy,
+              v,
+              desk.make("given coefficients", DType.F32, 3, C),
+              desk.make("out shortcut dz", DType.F32, 3, 4, 5, C),
+              desk.make("shortcut v", DType.F32, 3, 4, 5, C),
+              desk.make("shortcut coefficients", DType.F32, 3, C));
           Tensor variance = desk.make("variance", DType.F32, C);
           b.copy(variance, gamma);
           b.activationFwd(C, variance, variance, ActivationKind.RELU, 0);
@@ -535,47 +597,44 @@ abstract class BackendContract {
           Conv2dSpec max = new Conv2dSpec(7, 6, 33, 33, 3, 3, 2, 1);
           Conv2dSpec avg = new Conv2dSpec(7, 6, 33, 33, 2, 2, 2, 0);
           Tensor x = desk.make("x", DType.F32, 2, 7, 6, 33);
-          Tensor index = desk.make("out index", DType.U8, 2, max.P(), max.Q(), 33);
-          b.maxPoolFwd(max, 2, desk.make("out max", DType.F32, 2, max.P(), max.Q(), 33), index, x);
-          b.maxPoolBwd(
+          long pooled = 2L * max.P() * max.Q();
+          Tensor workspace = desk.scratch(b.batchNormWorkspaceBytes(84, 33));
+          Tensor gamma = desk.make("gamma", DType.F32, 33);
+          for (int n : new int[] {1, 2}) { // one image: its sums are one slice on every backend
+            Tensor vmax = desk.make("out max of " + n, DType.F32, n, max.P(), max.Q(), 33);
+            Tensor index = desk.make("out index of " + n, DType.U8, n, max.P(), max.Q(), 33);
+            Tensor sums = n == 1 ? desk.make("out#sums of max", DType.F64, 1, 2, 33) : null;
+            b.batchNormMaxPoolFwd(max, n, vmax, index, sums, x, gamma, workspace);
+          }
+          Tensor dy = desk.make("dy", DType.F32, 2, max.P(), max.Q(), 33);
+          b.batchNormMaxPoolBwdApply(
               max,
               2,
-              desk.make("out dmax", DType.F32, 2, 7, 6, 33),
-              desk.make("dy", DType.F32, 2, max.P(), max.Q(), 33),
-              index);
-          Tensor workspace = desk.scratch(b.batchNormMaxPoolWorkspaceBytes(max, 2, DType.F32));
+              desk.make("out dz behind max", DType.F32, 2, 7, 6, 33),
+              dy,
+              desk.tensors.get("out index of 2"),
+              x,
+              desk.make("coefficients", DType.F32, 3, 33));
           Tensor stats = desk.make("stats", DType.F64, 3, 33);
           double[] statistics = new double[99]; // mean 0, variance and 1/deviation 1
           Arrays.fill(statistics, 33, 99, 1);
           Tensors.write(b, stats, statistics);
+          Tensor fewer =
+              desk.make(
+                  "fewer sums", DType.F64, b.batchNormSlices(Math.max(84, pooled), 33), 2, 33);
+          b.batchNormBwdSums(2, fewer, dy, desk.tensors.get("out max of 2"), workspace);
           for (GradMode mode : GradMode.values()) {
-            b.batchNormMaxPoolBwd(
-                max,
-                2,
-                desk.make("out#dz behind max " + mode, DType.F32, 2, 7, 6, 33),
-                desk.make("coefficients", DType.F32, 3, 33),
+            b.batchNormBwdCoefficients(
+                desk.make("out#coefficients behind max " + mode, DType.F32, 3, 33),
                 desk.make("out#dgamma behind max " + mode, DType.F32, 33),
                 desk.make("out#dbeta behind max " + mode, DType.F32, 33),
-                desk.make("sums", DType.F64, b.batchNormSlices(84, 33), 2, 33),
+                fewer,
+                pooled,
                 stats,
-                desk.make("gamma", DType.F32, 33),
-                desk.tensors.get("dy"),
-                index,
-                x,
-                mode,
-                workspace);
-          }
-          for (Tensor threshold : new Tensor[] {null, desk.make("threshold", DType.F32, 33)}) {
-            String with = threshold == null ? "" : " with threshold";
-            b.batchNormMaxPoolFwd(
-                max,
-                2,
-                desk.make("out max of norm" + with, DType.F32, 2, max.P(), max.Q(), 33),
-                desk.make("out index of norm" + with, DType.U8, 2, max.P(), max.Q(), 33),
-                desk.make("out bits of norm" + with, DType.BITS, 2, max.P(), max.Q(), 33),
-                x,
-                desk.make("affine", DType.F32, 2, 33),
-                threshold);
+                null,
+                gamma,
+                84,
+                mode);
           }
           b.avgPoolFwd(avg, 2, desk.make("out avg", DType.F32, 2, avg.P(), avg.Q(), 33), x);
           b.avgPoolBwd(

@@ -284,7 +284,7 @@ public final class GpuBench {
     Shape square = Shape.of(size, size);
     try (Plan.Linear plan = backend.planLinear(size, size, size, real);
         Buffer x = backend.allocate(real.bytes(square), "product");
-        Buffer w = backend.allocate(DType.F32.bytes(square), "product");
+        Buffer w = backend.allocate(plan.weightType().bytes(square), "product");
         Buffer bias = backend.allocate(4L * size, "product");
         Buffer y = backend.allocate(real.bytes(square), "product");
         Buffer scratch = backend.allocate(Math.max(64, plan.workspaceBytes()), "product")) {
@@ -297,8 +297,8 @@ public final class GpuBench {
                       size,
                       new Tensor(y, 0, square, real),
                       new Tensor(x, 0, square, real),
-                      new Tensor(w, 0, square, DType.F32),
-                      new Tensor(bias, 0, Shape.of(size), DType.F32),
+                      new Tensor(w, 0, square, plan.weightType()),
+                      new Tensor(bias, 0, Shape.of(size), plan.weightType()),
                       new Tensor(scratch, 0, Shape.of(scratch.bytes()), DType.U8)));
       return new Rates(copy, (double) size * size * size / seconds, clock.popcountMacsPerSecond());
     }

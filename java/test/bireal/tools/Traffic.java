@@ -27,10 +27,18 @@ import java.util.Map;
  * What one mixed-precision training step of Bi-Real Net-18 moves on a GPU, as the emulator counts
  * it: distinct 32-byte sectors of each kernel. Two runs, of one and of two images, give what a
  * launch moves once (a) and for each image (b); a batch of N moves a + b N. That is exact where
- * work is cut by images, and a little too much for partial sums, whose number stops growing.
+ * work is cut by images. Partial sums over rows grow with the images too, but only up to those of
+ * {@link #MOST_BLOCKS} blocks (native/cuda/row_slices.h), so they are counted apart.
  */
 public final class Traffic {
   private static final int BATCH = 512;
+
+  /** As row_slice_count of native/cuda/row_slices.h: slices times words of 32 channels. */
+  private static final int MOST_BLOCKS = 1024;
+
+  /** Of partial sums that one block leaves: two doubles for each of 32 channels. */
+  private static final int BLOCK_SUMS_BYTES = 2 * 32 * Double.BYTES;
+
   private static final String USAGE =
       """
       usage: scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
@@ -142,8 +150,9 @@ public final class Traffic {
               .computeIfAbsent(a.kind(), k -> new LinkedHashMap<>())
               .computeIfAbsent(a.name(), k -> new Row());
       row.launches++;
-      row.bytes += scaled(a.sectorBytes(), b.sectorBytes());
-      row.requested += 32 * scaled(a.requestedSectors(), b.requestedSectors());
+      double tooMuch = partialSums(a, b, 2L * config.width() * (side / 4) * (side / 4));
+      row.bytes += scaled(a.sectorBytes(), b.sectorBytes()) - tooMuch;
+      row.requested += 32 * scaled(a.requestedSectors(), b.requestedSectors()) - tooMuch;
       row.worstBankConflict = Math.max(row.worstBankConflict, b.worstBankConflict());
     }
     double elements = BATCH * blockElements(config.width(), side);
@@ -200,6 +209,33 @@ public final class Traffic {
         memsets,
         elements / 1e6,
         BATCH);
+  }
+
+  /**
+   * By how many bytes {@link #scaled} counts the partial sums too high that a launch writes or
+   * reads. {@code largest} is an image's largest activation, in bytes; the others are halves,
+   * quarters and eighths of it.
+   */
+  private static double partialSums(Emulator.Work one, Emulator.Work two, long largest) {
+    if (one.name().startsWith("batch_norm_bwd_coefficients")
+        || one.name().startsWith("batch_norm_statistics")) { // reads little else
+      double scaled = scaled(one.sectorBytes(), two.sectorBytes());
+      return Math.max(0, scaled - one.sectorBytes() - (double) MOST_BLOCKS * BLOCK_SUMS_BYTES);
+    }
+    long gradient = 0; // written beside the sums
+    if (one.name().startsWith("approx_sign_bwd_")) {
+      gradient = largest;
+      while (gradient > 32 * one.writtenSectors()) {
+        gradient /= 2;
+      }
+    } else if (!one.name().startsWith("batch_norm_sums_")
+        && !one.name().startsWith("batch_norm_bwd_sums_")) {
+      return 0;
+    }
+    double first = 32.0 * one.writtenSectors() - gradient;
+    double second = 32.0 * two.writtenSectors() - 2 * gradient;
+    double scaled = first + (BATCH - 1) * (second - first);
+    return Math.max(0, scaled - first / one.blocks() * MOST_BLOCKS);
   }
 
   private static double scaled(long one, long two) {

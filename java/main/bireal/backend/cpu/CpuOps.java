@@ -149,8 +149,11 @@ final class CpuOps implements Ops {
       int type,
       long threshold,
       long shortcut,
+      long pooledW,
       long v,
       int vType,
+      long secondSums,
+      long secondV,
       long rows,
       long c,
       int kind,
@@ -261,6 +264,7 @@ final class CpuOps implements Ops {
       long dgamma,
       long dbeta,
       long sums,
+      long summedRows,
       long stats,
       long alpha,
       long gamma,
@@ -277,86 +281,25 @@ final class CpuOps implements Ops {
       long v,
       int vType,
       long coefficients,
+      long shortcutDz,
+      long shortcutV,
+      long shortcutCoefficients,
       long rows,
       long c);
 
   @Override
-  public native void maxPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void avgPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void maxPoolFwd(
-      long context,
-      long y,
-      long index,
-      long x,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native void maxPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long index,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
+  public native void batchNormMaxPoolCheck(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void batchNormMaxPoolFwd(
       long context,
-      long y,
+      long vmax,
       long index,
-      long bits,
-      long v,
-      int type,
-      long affine,
-      long threshold,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native long batchNormMaxPoolWorkspaceBytes(
-      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void batchNormMaxPoolBwd(
-      long context,
-      long dz,
-      long coefficients,
-      long dgamma,
-      long dbeta,
       long sums,
-      long stats,
-      long gamma,
-      long dy,
-      long index,
       long v,
       int type,
+      long gamma,
       long n,
       long h,
       long w,
@@ -365,8 +308,29 @@ final class CpuOps implements Ops {
       long s,
       long stride,
       long pad,
-      int mode,
       long workspace);
+
+  @Override
+  public native void batchNormMaxPoolBwdApply(
+      long context,
+      long dz,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long coefficients,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void avgPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void avgPoolFwd(

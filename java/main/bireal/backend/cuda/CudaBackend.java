@@ -2,18 +2,23 @@ package bireal.backend.cuda;
 
 import bireal.backend.CheckedBackend;
 import bireal.backend.Conv2dSpec;
+import bireal.backend.GradMode;
 import bireal.backend.Gradient;
+import bireal.backend.GradientCast;
 import bireal.backend.Plan;
 import bireal.backend.SgdForm;
 import bireal.backend.StepState;
 import bireal.backend.Update;
 import bireal.backend.UpdateSpec;
+import bireal.backend.WeightCast;
 import bireal.runtime.DeviceException;
 import bireal.runtime.NativeHandle;
 import bireal.tensor.Buffer;
 import bireal.tensor.DType;
+import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
+import java.util.List;
 import jcuda.CudaException;
 import jcuda.Pointer;
 import jcuda.driver.CUcontext;
@@ -70,6 +75,7 @@ public final class CudaBackend extends CheckedBackend {
     }
   }
 
+  private final CudaOps ops;
   private final Handle handle;
   private final CUdevice device = new CUdevice();
   private final CUcontext primary = new CUcontext();
@@ -82,8 +88,9 @@ public final class CudaBackend extends CheckedBackend {
   private final Gemm gemm;
   private final CudaDevice about;
 
-  private CudaBackend(int ordinal, boolean graphs) {
-    super(new CudaOps());
+  private CudaBackend(CudaOps ops, int ordinal, boolean graphs) {
+    super(ops);
+    this.ops = ops;
     String driver = CudaLibraries.load();
     about = CudaDevice.of(ordinal);
     handle =
@@ -136,7 +143,7 @@ public final class CudaBackend extends CheckedBackend {
 
   /** As above; without {@code graphs} every launch of every step is made anew. */
   public static CudaBackend open(int ordinal, boolean graphs) {
-    return new CudaBackend(ordinal, graphs);
+    return new CudaBackend(new CudaOps(), ordinal, graphs);
   }
 
   @Override
@@ -146,6 +153,10 @@ public final class CudaBackend extends CheckedBackend {
 
   CudaDevice about() {
     return about;
+  }
+
+  CudaOps ops() {
+    return ops;
   }
 
   cudnnHandle dnn() {
@@ -364,6 +375,52 @@ public final class CudaBackend extends CheckedBackend {
         () ->
             JCudaDriver.cuMemcpyDtoDAsync(
                 devicePointer(target), devicePointer(source), bytes, stream));
+  }
+
+  // cast.
+
+  @Override
+  public void castWeights(List<WeightCast> casts) {
+    if (casts.isEmpty()) {
+      return;
+    }
+    DType real = casts.get(0).operand().dtype();
+    long[] tensors = new long[5 * casts.size()];
+    int at = 0;
+    for (WeightCast cast : casts) {
+      Shape shape = cast.w().shape();
+      check(cast.operand().shape().equals(shape), "cast", "", cast.operand(), " of ", cast.w());
+      tensors[at++] = typed(cast.operand(), real);
+      tensors[at++] = typed(cast.w(), DType.F32);
+      tensors[at++] = vector(cast.alphaOrNull(), shape.dim(0));
+      tensors[at++] = shape.count();
+      tensors[at++] = shape.innerCount();
+    }
+    CudaOps.castWeights(context(), code(real), tensors);
+  }
+
+  @Override
+  public void castGradients(List<GradientCast> casts, GradMode mode) {
+    if (casts.isEmpty()) {
+      return;
+    }
+    DType real = casts.get(0).rounded().dtype();
+    long[] tensors = new long[3 * casts.size()];
+    int at = 0;
+    for (GradientCast cast : casts) {
+      Shape shape = cast.gradient().shape();
+      check(
+          cast.rounded().shape().equals(shape),
+          "cast",
+          "",
+          cast.rounded(),
+          " to ",
+          cast.gradient());
+      tensors[at++] = typed(cast.gradient(), DType.F32);
+      tensors[at++] = typed(cast.rounded(), real);
+      tensors[at++] = shape.count();
+    }
+    CudaOps.castGradients(context(), code(real), mode.code, tensors);
   }
 
   // Plans.

@@ -107,25 +107,14 @@ final class CudaOps implements Ops {
   static native void binaryConvBwdWeight(
       long plan, long dw, long x, long dz, long n, int mode, long workspace);
 
-  /** F32 values {@code x} rounded to {@code type}. */
-  static native void castNarrow(long context, long out, int type, long x, long count);
-
-  /** F32 {@code out} = or += values {@code x} of {@code type}. */
-  static native void castWiden(long context, long out, long x, int type, long count, int mode);
-
   /**
-   * Bits as real numbers: -1 and 1, times alpha of every {@code rowsPerAlpha} rows if that is not
-   * 0.
+   * {@code tensors}: of each the address of the operand, of w, of alpha or 0, the count, and the
+   * weights of a filter.
    */
-  static native void unpack(
-      long context,
-      long out,
-      int type,
-      long bits,
-      long alpha,
-      long rows,
-      long c,
-      long rowsPerAlpha);
+  static native void castWeights(long context, int type, long[] tensors);
+
+  /** {@code tensors}: of each the address of the F32 gradient and of the rounded one, the count. */
+  static native void castGradients(long context, int type, int mode, long[] tensors);
 
   // The end of a step.
 
@@ -190,8 +179,11 @@ final class CudaOps implements Ops {
       int type,
       long threshold,
       long shortcut,
+      long pooledW,
       long v,
       int vType,
+      long secondSums,
+      long secondV,
       long rows,
       long c,
       int kind,
@@ -302,6 +294,7 @@ final class CudaOps implements Ops {
       long dgamma,
       long dbeta,
       long sums,
+      long summedRows,
       long stats,
       long alpha,
       long gamma,
@@ -318,86 +311,25 @@ final class CudaOps implements Ops {
       long v,
       int vType,
       long coefficients,
+      long shortcutDz,
+      long shortcutV,
+      long shortcutCoefficients,
       long rows,
       long c);
 
   @Override
-  public native void maxPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void avgPoolCheck(
-      long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void maxPoolFwd(
-      long context,
-      long y,
-      long index,
-      long x,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native void maxPoolBwd(
-      long context,
-      long dx,
-      long dy,
-      long index,
-      int type,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
+  public native void batchNormMaxPoolCheck(
+      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void batchNormMaxPoolFwd(
       long context,
-      long y,
+      long vmax,
       long index,
-      long bits,
-      long v,
-      int type,
-      long affine,
-      long threshold,
-      long n,
-      long h,
-      long w,
-      long c,
-      long r,
-      long s,
-      long stride,
-      long pad);
-
-  @Override
-  public native long batchNormMaxPoolWorkspaceBytes(
-      int type, long n, long h, long w, long c, long r, long s, long stride, long pad);
-
-  @Override
-  public native void batchNormMaxPoolBwd(
-      long context,
-      long dz,
-      long coefficients,
-      long dgamma,
-      long dbeta,
       long sums,
-      long stats,
-      long gamma,
-      long dy,
-      long index,
       long v,
       int type,
+      long gamma,
       long n,
       long h,
       long w,
@@ -406,8 +338,29 @@ final class CudaOps implements Ops {
       long s,
       long stride,
       long pad,
-      int mode,
       long workspace);
+
+  @Override
+  public native void batchNormMaxPoolBwdApply(
+      long context,
+      long dz,
+      long dy,
+      long index,
+      long v,
+      int type,
+      long coefficients,
+      long n,
+      long h,
+      long w,
+      long c,
+      long r,
+      long s,
+      long stride,
+      long pad);
+
+  @Override
+  public native void avgPoolCheck(
+      long n, long h, long w, long c, long r, long s, long stride, long pad);
 
   @Override
   public native void avgPoolFwd(

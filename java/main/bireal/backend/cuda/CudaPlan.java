@@ -71,7 +71,7 @@ abstract class CudaPlan implements Ops.Planned {
 
   /**
    * Forward by our kernels. Backward by our kernels for F32, and by cuDNN for 16-bit values: with
-   * the bits unpacked to -1 and 1 (and the weights to alpha times that, rounded once) it runs on
+   * the bits unpacked to -1 and 1, and with weights that are alpha times the signs, it runs on
    * tensor cores.
    */
   static final class BinaryConv extends CudaPlan implements Ops.BinaryConv {
@@ -89,7 +89,6 @@ abstract class CudaPlan implements Ops.Planned {
     private final boolean fusesBatchNorm;
     private final CudnnConvolution library; // or null
     private final long unpackedInputBytes;
-    private final long unpackedWeightBytes;
     private final long workspaceBytes;
 
     BinaryConv(CudaBackend owner, Conv2dSpec spec, int maxImages, DType real, boolean hasBackward) {
@@ -122,7 +121,6 @@ abstract class CudaPlan implements Ops.Planned {
               ? opened.add(new CudnnConvolution(owner, spec, maxImages, real))
               : null;
       unpackedInputBytes = bytes(real, spec.inputCount(maxImages));
-      unpackedWeightBytes = bytes(real, spec.weights().count());
       kernelName =
           CudaOps.binaryConvKernelName(pointer) + (library == null ? "" : ", cuDNN backward");
       if (!hasBackward) {
@@ -130,7 +128,7 @@ abstract class CudaPlan implements Ops.Planned {
       } else if (library == null) {
         workspaceBytes = CudaOps.binaryConvWorkspaceBytes(pointer);
       } else {
-        workspaceBytes = unpackedInputBytes + unpackedWeightBytes + library.workspaceBytes();
+        workspaceBytes = unpackedInputBytes + library.workspaceBytes();
       }
     }
 
@@ -142,6 +140,16 @@ abstract class CudaPlan implements Ops.Planned {
     @Override
     public boolean hasBackward() {
       return hasBackward;
+    }
+
+    @Override
+    public DType weightType() {
+      return library == null ? DType.BITS : real;
+    }
+
+    @Override
+    public DType gradientType() {
+      return library == null ? DType.F32 : real;
     }
 
     @Override
@@ -238,23 +246,7 @@ abstract class CudaPlan implements Ops.Planned {
         CudaOps.binaryConvBwdInput(handle.pointer(), dx, dz, alpha, w, n);
         return;
       }
-      CudaOps.unpack(
-          owner.context(),
-          workspace,
-          real.code,
-          w,
-          alpha,
-          (long) spec.K() * spec.R() * spec.S(),
-          spec.C(),
-          (long) spec.R() * spec.S());
-      library.run(
-          CudnnConvolution.Pass.BACKWARD_INPUT,
-          dx,
-          dz,
-          workspace,
-          n,
-          false,
-          workspace + unpackedWeightBytes);
+      library.run(CudnnConvolution.Pass.BACKWARD_INPUT, dx, dz, w, n, false, workspace);
     }
 
     @Override
@@ -263,18 +255,18 @@ abstract class CudaPlan implements Ops.Planned {
         CudaOps.binaryConvBwdWeight(handle.pointer(), dw, x, dz, n, mode, workspace);
         return;
       }
-      CudaOps.unpack(
-          owner.context(), workspace, real.code, x, 0, n * spec.H() * spec.W(), spec.C(), 1);
-      long rounded = workspace + unpackedInputBytes;
+      owner
+          .ops()
+          .signUnpackFwd(
+              owner.context(), workspace, real.code, x, n * spec.H() * spec.W(), spec.C());
       library.run(
           CudnnConvolution.Pass.BACKWARD_WEIGHT,
-          rounded,
+          dw,
           workspace,
           dz,
           n,
           false,
-          rounded + unpackedWeightBytes);
-      CudaOps.castWiden(owner.context(), dw, rounded, real.code, spec.weights().count(), mode);
+          workspace + unpackedInputBytes);
     }
   }
 
@@ -282,7 +274,6 @@ abstract class CudaPlan implements Ops.Planned {
   static final class Conv2d extends CudaPlan implements Ops.Conv2d {
     private final Conv2dSpec spec;
     private final CudnnConvolution library; // or null: a product
-    private final long castBytes; // of the weights, where they are stored otherwise
     private final String kernelName;
 
     Conv2d(CudaBackend owner, Conv2dSpec spec, int maxImages, DType real) {
@@ -293,7 +284,6 @@ abstract class CudaPlan implements Ops.Planned {
       }
       boolean product = spec.R() == 1 && spec.S() == 1 && spec.stride() == 1 && spec.pad() == 0;
       library = product ? null : opened.add(new CudnnConvolution(owner, spec, maxImages, real));
-      castBytes = real == DType.F32 ? 0 : bytes(real, spec.weights().count());
       kernelName = product ? "cuBLAS" : library.name();
     }
 
@@ -303,23 +293,24 @@ abstract class CudaPlan implements Ops.Planned {
     }
 
     @Override
+    public DType weightType() {
+      return real;
+    }
+
+    /** A product sums in F32 whatever its operands are. */
+    @Override
+    public DType gradientType() {
+      return library == null ? DType.F32 : real;
+    }
+
+    @Override
     public long workspaceBytes() {
-      return castBytes + (library == null ? 0 : library.workspaceBytes());
+      return library == null ? 0 : library.workspaceBytes();
     }
 
     @Override
     public String kernelName() {
       return kernelName;
-    }
-
-    /** The weights as {@link #real()}: at {@code w}, or cast into the workspace. */
-    private long weights(long w, long workspace) {
-      requireOpen();
-      if (castBytes == 0) {
-        return w;
-      }
-      CudaOps.castNarrow(owner.context(), workspace, real.code, w, spec.weights().count());
-      return workspace;
     }
 
     private long rows(long n) {
@@ -328,22 +319,21 @@ abstract class CudaPlan implements Ops.Planned {
 
     @Override
     public void fwd(long y, long x, long w, long n, long workspace) {
-      long own = weights(w, workspace);
+      requireOpen();
       if (library == null) {
-        owner.gemm().fwd(y, x, own, real, rows(n), spec.C(), spec.K(), false);
+        owner.gemm().fwd(y, x, w, real, rows(n), spec.C(), spec.K(), false);
       } else {
-        library.run(CudnnConvolution.Pass.FORWARD, y, x, own, n, false, workspace + castBytes);
+        library.run(CudnnConvolution.Pass.FORWARD, y, x, w, n, false, workspace);
       }
     }
 
     @Override
     public void bwdInput(long dx, long dy, long w, long n, long workspace) {
-      long own = weights(w, workspace);
+      requireOpen();
       if (library == null) {
-        owner.gemm().bwdInput(dx, dy, own, real, rows(n), spec.C(), spec.K());
+        owner.gemm().bwdInput(dx, dy, w, real, rows(n), spec.C(), spec.K());
       } else {
-        library.run(
-            CudnnConvolution.Pass.BACKWARD_INPUT, dx, dy, own, n, false, workspace + castBytes);
+        library.run(CudnnConvolution.Pass.BACKWARD_INPUT, dx, dy, w, n, false, workspace);
       }
     }
 
@@ -352,19 +342,9 @@ abstract class CudaPlan implements Ops.Planned {
       requireOpen();
       if (library == null) {
         owner.gemm().bwdWeight(dw, x, dy, real, rows(n), spec.C(), spec.K(), accumulates(mode));
-      } else if (castBytes == 0) {
-        library.run(
-            CudnnConvolution.Pass.BACKWARD_WEIGHT, dw, x, dy, n, accumulates(mode), workspace);
       } else {
         library.run(
-            CudnnConvolution.Pass.BACKWARD_WEIGHT,
-            workspace,
-            x,
-            dy,
-            n,
-            false,
-            workspace + castBytes);
-        CudaOps.castWiden(owner.context(), dw, workspace, real.code, spec.weights().count(), mode);
+            CudnnConvolution.Pass.BACKWARD_WEIGHT, dw, x, dy, n, accumulates(mode), workspace);
       }
     }
   }
@@ -374,8 +354,6 @@ abstract class CudaPlan implements Ops.Planned {
     private final int inputs;
     private final int outputs;
     private final Buffer ones;
-    private final long castBytes;
-    private final long castBiasBytes;
 
     Linear(CudaBackend owner, int C, int K, int maxImages, DType real) {
       super(owner, maxImages, real);
@@ -385,8 +363,6 @@ abstract class CudaPlan implements Ops.Planned {
         throw new IllegalArgumentException(
             "linear: C, K and the batch must be >= 1, got " + C + ", " + K + ", " + maxImages);
       }
-      castBytes = real == DType.F32 ? 0 : bytes(real, (long) C * K);
-      castBiasBytes = real == DType.F32 ? 0 : bytes(real, K);
       ones = opened.add(owner.allocateOwn(bytes(real, maxImages), "ones"));
       ByteBuffer values = ByteBuffer.allocate((int) ones.bytes()).order(ByteOrder.LITTLE_ENDIAN);
       for (int i = 0; i < maxImages; i++) {
@@ -410,8 +386,13 @@ abstract class CudaPlan implements Ops.Planned {
     }
 
     @Override
+    public DType weightType() {
+      return real;
+    }
+
+    @Override
     public long workspaceBytes() {
-      return castBytes + castBiasBytes;
+      return 0;
     }
 
     @Override
@@ -419,27 +400,17 @@ abstract class CudaPlan implements Ops.Planned {
       return "cuBLAS";
     }
 
-    private long cast(long values, long count, long target) {
-      requireOpen();
-      if (real == DType.F32) {
-        return values;
-      }
-      CudaOps.castNarrow(owner.context(), target, real.code, values, count);
-      return target;
-    }
-
     @Override
     public void fwd(long y, long x, long w, long bias, long n, long workspace) {
-      long weights = cast(w, (long) inputs * outputs, workspace);
-      long ownBias = cast(bias, outputs, workspace + castBytes);
-      owner.gemm().fwd(y, ones.address(), ownBias, real, n, 1, outputs, false);
-      owner.gemm().fwd(y, x, weights, real, n, inputs, outputs, true);
+      requireOpen();
+      owner.gemm().fwd(y, ones.address(), bias, real, n, 1, outputs, false);
+      owner.gemm().fwd(y, x, w, real, n, inputs, outputs, true);
     }
 
     @Override
     public void bwdInput(long dx, long dy, long w, long n, long workspace) {
-      long weights = cast(w, (long) inputs * outputs, workspace);
-      owner.gemm().bwdInput(dx, dy, weights, real, n, inputs, outputs);
+      requireOpen();
+      owner.gemm().bwdInput(dx, dy, w, real, n, inputs, outputs);
     }
 
     @Override

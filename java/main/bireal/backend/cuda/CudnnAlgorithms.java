@@ -1,6 +1,8 @@
 package bireal.backend.cuda;
 
 import bireal.backend.Conv2dSpec;
+import bireal.backend.GradMode;
+import bireal.backend.GradientCast;
 import bireal.backend.cuda.CudnnConvolution.Choice;
 import bireal.backend.cuda.CudnnConvolution.Pass;
 import bireal.runtime.DeviceException;
@@ -383,13 +385,8 @@ final class CudnnAlgorithms {
       if (tensor.dtype() == DType.F32) {
         owner.copy(floats, tensor);
       } else {
-        CudaOps.castWiden(
-            owner.context(),
-            wide.address(),
-            owner.addressOf(tensor),
-            tensor.dtype().code,
-            count,
-            bireal.backend.GradMode.OVERWRITE.code);
+        Tensor whole = new Tensor(tensor.buffer(), tensor.offsetBytes(), shape, tensor.dtype());
+        owner.castGradients(List.of(new GradientCast(floats, whole)), GradMode.OVERWRITE);
       }
       ByteBuffer bytes =
           ByteBuffer.allocate(Math.toIntExact(floats.bytes())).order(ByteOrder.LITTLE_ENDIAN);

@@ -129,7 +129,8 @@ public final class Emulator {
       long idealSectors,
       int worstBankConflict,
       long threadInstructions,
-      boolean replayed) {
+      boolean replayed,
+      long blocks) {
     /** Distinct sectors, in bytes. */
     public long sectorBytes() {
       return 32 * (readSectors + writtenSectors);
@@ -152,7 +153,8 @@ public final class Emulator {
               v[6],
               (int) v[7],
               v[8],
-              v[9] != 0));
+              v[9] != 0,
+              v[10]));
     }
     return all;
   }

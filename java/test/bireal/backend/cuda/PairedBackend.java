@@ -3,11 +3,14 @@ package bireal.backend.cuda;
 import bireal.backend.Arena;
 import bireal.backend.Backend;
 import bireal.backend.BatchNormStatistics;
+import bireal.backend.GradMode;
+import bireal.backend.GradientCast;
 import bireal.backend.Plan;
 import bireal.backend.RPRelu;
 import bireal.backend.StepState;
 import bireal.backend.Update;
 import bireal.backend.UpdateSpec;
+import bireal.backend.WeightCast;
 import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
@@ -90,7 +93,15 @@ public final class PairedBackend {
   private static final Set<String> WIDENED = Set.of("conv2dBwdWeight", "binaryConvBwdWeight");
 
   private static final Map<String, Double> MIXED_F64_BOUNDS =
-      Map.of("approxSignBwd", F16_BOUND, "batchNormSums", 1e-5, "batchNormBwdSums", 1e-5);
+      Map.of(
+          "approxSignBwd",
+          F16_BOUND,
+          "batchNormSums",
+          1e-5,
+          "batchNormMaxPoolFwd",
+          1e-5,
+          "batchNormBwdSums",
+          1e-5);
 
   private final Backend cpu;
   private final Backend cuda;
@@ -99,6 +110,7 @@ public final class PairedBackend {
   private final IdentityHashMap<Tensor, Tensor> mirrored = new IdentityHashMap<>();
   private final IdentityHashMap<Object, Pair> pairs = new IdentityHashMap<>();
   private final IdentityHashMap<Tensor, Tensor> bitsOfPrepared = new IdentityHashMap<>();
+  private final Map<String, IdentityHashMap<Tensor, Tensor>> scratch = new TreeMap<>();
   private final Map<String, Double> worst = new TreeMap<>();
   private final Map<String, Integer> calls = new TreeMap<>();
 
@@ -176,11 +188,16 @@ public final class PairedBackend {
     for (Tensor tensor : tensors) {
       upload(tensor);
     }
+    Tensor rounded = mixed ? takeOperands(op, args, other) : null;
     if (op.equals("finiteNorm")) { // which may leave in the gradients what it likes
       upload(((Update) args[0]).spec().gradients());
     }
     invoke(method, cpu, own);
     invoke(method, cuda, other);
+    if (rounded != null) {
+      cuda.castGradients(
+          List.of(new GradientCast(mirror((Tensor) args[2]), rounded)), (GradMode) args[5]);
+    }
     for (Tensor tensor : tensors) {
       if (!isWorkspace(args, tensor)) {
         compare(op, tensor);
@@ -188,6 +205,61 @@ public final class PairedBackend {
     }
     calls.merge(op, 1, Integer::sum);
     return null;
+  }
+
+  /**
+   * Puts what a library takes into {@code other}: copies of weights of the type that the GPU's plan
+   * wants; and returns where the pass writes a weight gradient of such a type, or null.
+   */
+  private Tensor takeOperands(String op, Object[] args, Object[] other) {
+    if (!(other[0] instanceof Plan plan)) {
+      return null;
+    }
+    switch (op) {
+      case "conv2dFwd", "conv2dBwdInput", "linearBwdInput" -> other[4] = operand(plan, args[4]);
+      case "linearFwd" -> {
+        other[4] = operand(plan, args[4]);
+        other[5] = operand(plan, args[5]);
+      }
+      case "binaryConvBwdInput" -> {
+        Tensor bits = (Tensor) args[5];
+        Tensor signs = scratch("signs", bits, DType.F32);
+        cuda.signUnpackFwd((int) bits.shape().dim(0), signs, mirror(bits));
+        Tensor operand = scratch("operand", bits, plan.weightType());
+        cuda.castWeights(List.of(new WeightCast(operand, signs, mirror((Tensor) args[4]))));
+        other[5] = operand;
+      }
+      case "conv2dBwdWeight", "binaryConvBwdWeight" -> {
+        if (plan.gradientType() != DType.F32) {
+          Tensor rounded = scratch("gradient", (Tensor) args[2], plan.gradientType());
+          other[2] = rounded;
+          other[5] = GradMode.OVERWRITE;
+          return rounded;
+        }
+      }
+      default -> {}
+    }
+    return null;
+  }
+
+  private Tensor operand(Plan plan, Object w) {
+    Tensor operand = scratch("operand", (Tensor) w, plan.weightType());
+    cuda.castWeights(List.of(new WeightCast(operand, mirror((Tensor) w), null)));
+    return operand;
+  }
+
+  /** Memory of the GPU of the shape of {@code like}, the same for the same tensor and name. */
+  private Tensor scratch(String name, Tensor like, DType type) {
+    return scratch
+        .computeIfAbsent(name, key -> new IdentityHashMap<>())
+        .computeIfAbsent(
+            like,
+            key ->
+                new Tensor(
+                    cuda.allocate(type.bytes(like.shape()), name + " of " + like),
+                    0,
+                    like.shape(),
+                    type));
   }
 
   /** The same plan with the type that the GPU stores. */
