@@ -85,8 +85,8 @@ __device__ __forceinline__ Affine channel_statistics(const BatchNormStatisticsPa
 }
 
 /// y of one element, rounded to T once, and whether the next sign, which is of the rounded value, is negative. `Constants` are
-/// those of its channel: scale, shift, shortcut_scale, shortcut_shift, threshold and rprelu (bias1, slope, bias2), looked at where
-/// `p` has them.
+/// those of its channel: scale, shift, shortcut_scale, shortcut_shift, threshold and rprelu (bias1, slope, bias2), looked at
+/// where `p` has them.
 template <class T, class Constants>
 __device__ __forceinline__ T batch_norm_applied(const BatchNormApplyParams& p, const Constants& k, float v, T residual,
                                                 bool& negative) {

@@ -108,10 +108,10 @@ void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, 
 
 /// Whether binary_conv_norm_fwd normalises as it convolves: the mma kernels do.
 bool binary_conv_fuses_norm(const BinaryConvPlan& plan);
-/// The convolution and batch_norm_apply of its v, with the same results to the bit; norm.v and norm.v_type are not looked at. With
-/// norm.statistics the sums are added to first, as binary_conv_fwd does. Where it fuses, the convolution is computed once for the
-/// sums and once more for y, which costs less than reading v; v is still written, or null where nobody wants it. Else it is
-/// those two launches, and v must be there.
+/// The convolution and batch_norm_apply of its v, with the same results to the bit; norm.v and norm.v_type are not looked at.
+/// With norm.statistics the sums are added to first, as binary_conv_fwd does. Where it fuses, the convolution is computed once
+/// for the sums and once more for y, which costs less than reading v; v is still written, or null where nobody wants it. Else it
+/// is those two launches, and v must be there.
 void binary_conv_norm_fwd(const Device& device, const BinaryConvPlan& plan, void* v, void* y, DType y_type, word_t* bits,
                           const BatchNormApplyCuda& norm, const word_t* x, const word_t* w, int64_t n, Stream stream);
 

@@ -12,8 +12,8 @@ namespace bireal::cuda {
 namespace {
 
 struct FwdKernel {
-  const char* name;      // of the plan
-  int channels, row;     // of a block, and words of a column in shared memory
+  const char* name;   // of the plan
+  int channels, row;  // of a block, and words of a column in shared memory
   bool mma;
   int64_t shared_limit;  // dynamic bytes
 };
@@ -52,8 +52,7 @@ bool lay_out(BinaryConvFwdParams& p, int64_t& shared_bytes, const Conv2dShape& s
       const int64_t columns = s.R * s.S * words;
       p.columns = int32_t(kernel.mma ? (columns + 7) / 8 * 8 : columns);
       shared_bytes = 4 * (p.columns * int64_t(kernel.row) + halo_h * halo_w * p.pixel_stride);
-      if (kernel.mma)
-        shared_bytes += kMmaOutputBytes * kernel.channels + 4 * (p.columns + (s.R + 1) * (s.S + 1) * kernel.row);
+      if (kernel.mma) shared_bytes += kMmaOutputBytes * kernel.channels + 4 * (p.columns + (s.R + 1) * (s.S + 1) * kernel.row);
       if (shared_bytes <= kernel.shared_limit) break;
       if (kernel.mma && chunks > 4) break;  // weights loaded anew for each tile: popc does no worse
     }
@@ -139,7 +138,8 @@ const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan
   const int64_t v_at = reserve(images * v_bytes), x_at = reserve(images * x_bytes),
                 w_at = reserve(s.K * s.taps() * word_count(s.C) * 4), y_at = reserve(images * y_bytes),
                 shortcut_at = reserve(images * y_bytes), bits_at = reserve(images * bits_bytes), sums_at = reserve(2 * s.K * 8),
-                stats_at = reserve(3 * s.K * 8), running_at = reserve(2 * s.K * 8), affine_at = reserve(2 * s.K * 4), gamma_at = reserve(s.K * 4);
+                stats_at = reserve(3 * s.K * 8), running_at = reserve(2 * s.K * 8), affine_at = reserve(2 * s.K * 4),
+                gamma_at = reserve(s.K * 4);
   const Driver& driver = device.driver();
   Measurement m{driver};
   device.make_current();
@@ -160,8 +160,8 @@ const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan
                                        gamma,
                                        gamma,
                                        1e-5};
-  const BatchNormApplyCuda norm{nullptr, plan.v_type, affine, training ? &statistics : nullptr, base + shortcut_at, nullptr,
-                                nullptr};
+  const BatchNormApplyCuda norm{nullptr, plan.v_type, affine, training ? &statistics : nullptr, base + shortcut_at,
+                                nullptr, nullptr};
   const char* best = names[0];
   float best_ms = std::numeric_limits<float>::infinity();
   for (const char* name : names) {
@@ -210,9 +210,9 @@ FwdLaunch fwd_launch(const Device& device, const BinaryConvPlan& plan, void* v, 
 void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
                      int64_t n, Stream stream) {
   const FwdLaunch l = fwd_launch(device, plan, v, sums, x, w, n);
-  const std::string function =
-      kernel_of(plan.kernel_name).mma ? mma_function("fwd", plan.kernel_name) + "_kernel"
-                                      : std::string("binary_conv_fwd_popc_") + type_suffix(plan.v_type) + "_kernel";
+  const std::string function = kernel_of(plan.kernel_name).mma
+                                   ? mma_function("fwd", plan.kernel_name) + "_kernel"
+                                   : std::string("binary_conv_fwd_popc_") + type_suffix(plan.v_type) + "_kernel";
   launch(device, function, l.shape, l.params, stream);
 }
 

@@ -102,12 +102,9 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
   struct Variant {
     bool statistics, shortcut, shortcut_affine, rprelu, threshold, bits, v;
   };
-  const Variant variants[] = {{true, true, true, true, true, true, true},
-                              {true, true, false, false, false, true, true},
-                              {true, false, false, true, false, true, true},
-                              {false, true, false, false, true, true, false},
-                              {false, false, false, false, false, false, true},
-                              {true, true, true, false, true, false, true}};
+  const Variant variants[] = {{true, true, true, true, true, true, true},       {true, true, false, false, false, true, true},
+                              {true, false, false, true, false, true, true},    {false, true, false, false, true, true, false},
+                              {false, false, false, false, false, false, true}, {true, true, true, false, true, false, true}};
   // Ragged C and K, K whose bits share words and sectors, strides, 1x1, several tiles a block, several chunks of words.
   const int64_t many = 2 * cuda_device().multiprocessor_count() + 3;
   const Conv2dShape shapes[] = {{2, 9, 14, 40, 130, 3, 3, 1, 1}, {2, 8, 8, 64, 64, 3, 3, 1, 1},  {2, 7, 7, 33, 67, 3, 3, 2, 1},
@@ -134,7 +131,8 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
           Guarded<word_t> bits(0);
           Guarded<double> stats(0), running(0);
           for (const char* name : names) {
-            SCOPED_TRACE(s.text() + "_" + cuda::type_suffix(type) + "_variant" + std::to_string(&variant - variants) + "__" + name);
+            SCOPED_TRACE(s.text() + "_" + cuda::type_suffix(type) + "_variant" + std::to_string(&variant - variants) + "__" +
+                         name);
             const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, name);
             const bool fuses = cuda::binary_conv_fuses_norm(plan);
             ASSERT_EQ(fuses, std::string(name) != "popc");
@@ -145,10 +143,9 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
             DeviceArray<double> device_stats(std::vector<double>(size_t(3 * s.K), 0.0)),
                 device_running(std::vector<double>(size_t(2 * s.K), 0.5));
             DeviceArray<float> device_affine(random_floats(2 * s.K, 81));
-            const cuda::BatchNormStatistics statistics{device_stats.data(), device_affine.data(), device_running.data(),
-                                                       sums.data(),         1,                    true,
-                                                       alphas.data(),       gammas.data(),        betas.data(),
-                                                       1e-5};
+            const cuda::BatchNormStatistics statistics{
+                device_stats.data(), device_affine.data(), device_running.data(), sums.data(), 1, true,
+                alphas.data(),       gammas.data(),        betas.data(),          1e-5};
             const cuda::BatchNormApplyCuda norm{nullptr,
                                                 DType::kI16,
                                                 device_affine.data(),
@@ -320,6 +317,45 @@ TEST_F(BinaryConvCuda, ForwardAndUnpackMoveEverySectorAboutOnce) {
   const cuda::BinaryUnpack unpack{unpacked_x.data(), x.data(), nullptr, s.H * s.W, s.C, 1};
   cuda::binary_conv_unpack(cuda_device(), &unpack, 1, DType::kF16, cuda_stream());
   expect_coalesced();
+}
+
+TEST_F(BinaryConvCuda, WithTheNormalisationMovesEverySectorAboutOnceWithoutBankConflicts) {
+  if (!cuda_is_emulated()) return;
+  // As above for every stage of the network: what more images add once every block has a tile.
+  struct Case {
+    Conv2dShape shape;
+    int64_t few;
+    double most;
+  };
+  for (const auto& [s, few, most] :
+       {Case{{10, 56, 56, 64, 64, 3, 3, 1, 1}, 5, 1.07}, Case{{16, 28, 28, 128, 128, 3, 3, 1, 1}, 14, 1.06},
+        Case{{28, 28, 28, 128, 256, 3, 3, 2, 1}, 27, 1.1}}) {
+    Operands in(s, s.N, 1);
+    DeviceArray<word_t> x(in.x), w(in.w), bits(s.P() * s.Q() * s.N * word_count(s.K));
+    DeviceArray<int16_t> v(s.output_count(s.N));
+    StoredArray y(DType::kF16, s.output_count(s.N)), shortcut(DType::kF16, random_floats(s.output_count(s.N), 3));
+    DeviceArray<int64_t> sums(std::vector<int64_t>(size_t(2 * s.K), 0));
+    DeviceArray<double> stats(3 * s.K), running(std::vector<double>(size_t(2 * s.K), 0.0));
+    DeviceArray<float> affine(2 * s.K), gamma(random_floats(s.K, 4));
+    const cuda::BatchNormStatistics statistics{stats.data(), affine.data(), running.data(), sums.data(),  1,
+                                               true,         nullptr,       gamma.data(),   gamma.data(), 1e-5};
+    const cuda::BatchNormApplyCuda norm{nullptr, DType::kI16, nullptr, &statistics, shortcut.data(), nullptr, nullptr};
+    const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, "");
+    SCOPED_TRACE(s.text() + "_" + plan.kernel_name);
+    Traffic before, after;
+    for (int64_t n : {few, s.N}) {
+      cuda::binary_conv_norm_fwd(cuda_device(), plan, v.data(), y.data(), DType::kF16, bits.data(), norm, x.data(), w.data(), n,
+                                 cuda_stream());
+      (n == few ? before : after) = last_traffic();
+      for (int64_t back : {0, 1}) {
+        const Traffic of_kernel = last_traffic(back);
+        EXPECT_LE(of_kernel.worst_bank_conflict, 2u) << of_kernel.kernel;
+        EXPECT_NE(of_kernel.kernel.find(back ? "binary_conv_sums_mma" : "binary_conv_apply_mma"), std::string::npos);
+      }
+    }
+    EXPECT_LE(after.requested - before.requested, most * (after.distinct - before.distinct))
+        << (after.requested - before.requested) / (after.distinct - before.distinct);
+  }
 }
 
 }  // namespace bireal

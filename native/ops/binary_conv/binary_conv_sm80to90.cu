@@ -37,7 +37,8 @@ struct LanePlace {
 
 // Made once a block: begin() before the first tile; for each tile prepare(), between() (behind a barrier after everybody's last
 // values, before one that comes before their next; the tile before was that of index - gridDim.x), for each pixel inside
-// pixel() and four() for every four neighbours (`pair` counts the 16s of channels), and finish_tile(); at last end(). They have kMmaOutputBytes * CHANNELS bytes of shared memory.
+// pixel() and four() for every four neighbours (`pair` counts the 16s of channels), and finish_tile(); at last end(). They have
+// kMmaOutputBytes * CHANNELS bytes of shared memory.
 
 // Sums over all pixels, and, with WITH_V, v itself.
 template <int CHANNELS, bool WITH_V>
@@ -144,8 +145,9 @@ __device__ __forceinline__ Packed<T> load_four(const T* p, int left, bool aligne
   return values;
 }
 
-// batch_norm_apply, and v where it is wanted. Every block computes the statistics of its channels, the first of each group of
-// channels also stores them. The bits of a tile are written behind the next barrier, by threads in the order of the words.
+// batch_norm_apply, and v where it is wanted. Channels that do not exist have constants of 0, so that their bits are 0. Every
+// block computes the statistics of its channels, the first of each group of channels also stores them. The bits of a tile are
+// written behind the next barrier, by threads in the order of the words.
 template <int CHANNELS, class T>
 struct Apply {
   static constexpr int kPairs = CHANNELS / 32, kWords = CHANNELS / kWordBits;
@@ -245,7 +247,7 @@ struct Apply {
       if (norm.slope) of.rprelu = rprelu[at + j];
       bool negative = false;
       y.v[j] = batch_norm_applied(norm, of, float(values[j]), addend[j], negative);
-      if (negative && j < left) nibble |= 1u << j;
+      if (negative) nibble |= 1u << j;
     }
     store_four(static_cast<T*>(norm.y) + first, y, left, aligned);
     bits[i][pair / 2] |= nibble << (pair % 2 * 16 + int(threadIdx.x % 4) * 4);
@@ -259,8 +261,7 @@ struct Apply {
         word_t whole = bits[i][word];
         whole |= __shfl_xor_sync(kAllLanes, whole, 1);
         whole |= __shfl_xor_sync(kAllLanes, whole, 2);
-        if (q == i * (kPairs / 2) + word)
-          tile_bits[(t / 64 * 16 + g + 8 * i) * kWords + first_column / kWordBits + word] = whole;
+        if (q == i * (kPairs / 2) + word) tile_bits[(t / 64 * 16 + g + 8 * i) * kWords + first_column / kWordBits + word] = whole;
       }
   }
   __device__ __forceinline__ void end(int64_t next) {
@@ -275,9 +276,9 @@ struct Apply {
 // spans several taps where C is small. Pixels outside the image are words of 0, so with the AND form
 //   popc(x ^ w) over the taps inside = popc(x) + popc(w over the taps inside) - 2 popc(x & w),
 // popc(x) being the product with a column of ones, and popc(w ...) four look-ups in a table of sums over the filter's corner
-// rectangles (one look-up where the window's upper left corner is inside). Warps are 4 (of 16 pixels) by 2 (of half the channels).
-// Channels are permuted among the columns so that a lane ends up with 4 neighbours: a row's 16 channels are one 32-byte sector of
-// 16-bit values. Limiter: bandwidth. Shared: dynamic, in the order of the pointers below.
+// rectangles (one look-up where the window's upper left corner is inside). Warps are 4 (of 16 pixels) by 2 (of half the
+// channels). Channels are permuted among the columns so that a lane ends up with 4 neighbours: a row's 16 channels are one
+// 32-byte sector of 16-bit values. Limiter: bandwidth. Shared: dynamic, in the order of the pointers below.
 template <int CHANNELS, class Output, class Params>
 __device__ __forceinline__ void binary_conv_mma(const BinaryConvFwdParams& p, const Params& params) {
   constexpr int kRow = CHANNELS + 8, kPairs = CHANNELS / 32;
@@ -298,8 +299,9 @@ __device__ __forceinline__ void binary_conv_mma(const BinaryConvFwdParams& p, co
   output.begin();
   for (int i = t; i < corners * kRow; i += kTileThreads) corner_counts[i] = 0;
   for (int i = t; i < p.columns; i += kTileThreads) {
-    const int tap = i / p.chunk_words, r = tap / p.S;
-    offsets[i] = tap < taps ? (r * p.halo_w + tap - r * p.S) * p.pixel_stride + i - tap * p.chunk_words : 0;  // beyond: w is 0
+    const int column = min(i, real_columns - 1);  // beyond, where w is 0, the last word once more: no other word in its bank
+    const int tap = column / p.chunk_words, r = tap / p.S;
+    offsets[i] = (r * p.halo_w + tap - r * p.S) * p.pixel_stride + column - tap * p.chunk_words;
   }
   int dp[2], dq[2], base[2];
 #pragma unroll
@@ -399,9 +401,9 @@ __device__ __forceinline__ void binary_conv_mma(const BinaryConvFwdParams& p, co
   output.end(index);
 }
 
-#define BIREAL_MMA_ENTRY(NAME, PARAMS, CONV, ...)                                                                   \
+#define BIREAL_MMA_ENTRY(NAME, PARAMS, CONV, ...)                                                             \
   extern "C" __global__ void __launch_bounds__(kTileThreads, 2) binary_conv_##NAME##_kernel(const PARAMS p) { \
-    binary_conv_mma<__VA_ARGS__>(CONV, p);                                                                          \
+    binary_conv_mma<__VA_ARGS__>(CONV, p);                                                                    \
   }
 BIREAL_MMA_ENTRY(fwd_mma_narrow, BinaryConvFwdParams, p, 64, Sums<64, true>)
 BIREAL_MMA_ENTRY(fwd_mma_wide, BinaryConvFwdParams, p, 128, Sums<128, true>)

@@ -24,8 +24,8 @@ __device__ __forceinline__ Tile tile_at(const BinaryConvFwdParams& p, int64_t in
 
 /// Words [chunk * chunk_words, ...) of every tap of the block's channels: shared[column * ROW + position(k)], column =
 /// tap * chunk_words + word. Columns, words and channels that do not exist are 0. A warp reads 8 words of 4 filters at a time:
-/// filters 0, 1, 4, 5 or 2, 3, 6, 7 of 8, which Position of the tensor cores puts side by side, so that two words at most fall into
-/// one bank.
+/// filters 0, 1, 4, 5 or 2, 3, 6, 7 of 8, which Position of the tensor cores puts side by side, so that two words at most fall
+/// into one bank.
 template <int CHANNELS, int ROW, int UNROLL, class Position>
 __device__ __forceinline__ void load_weights(word_t* shared, const BinaryConvFwdParams& p, int first_channel, int chunk,
                                              const Position& position) {
