@@ -14,9 +14,8 @@
 //           pooled_W = 0), H and W even; threshold, dthreshold [C]; shortcut, threshold and dthreshold may be null, dthreshold
 //           only with a threshold
 // Range     any float; u = +-1 gives 0 (approx) or 1 (clipped); u = NaN gives surrogate 0 in both (finite_norm catches NaN)
-// Aliasing  dx may be db, or shortcut where that is not pooled.  Allocates nothing.  Workspace  approx_sign_workspace_bytes(C)
-// where dthreshold is
-//           wanted, 64-byte aligned
+// Aliasing  dx may be db, or shortcut where that is not pooled.  Allocates nothing.
+// Workspace approx_sign_workspace_bytes(C) where dthreshold is wanted, 64-byte aligned
 // Order     elementwise; dthreshold per channel in row order within a slice, slices in order: the same bits on every ISA and
 //           thread count; where the result is NaN, any NaN
 // Throws    nothing

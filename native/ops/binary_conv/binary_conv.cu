@@ -115,45 +115,6 @@ __device__ __forceinline__ void binary_conv_fwd_popc(const BinaryConvFwdParams& 
 BIREAL_ENTRY(binary_conv_fwd_popc, i16, kTileThreads, BinaryConvFwdParams, binary_conv_fwd_popc<int16_t>)
 BIREAL_ENTRY(binary_conv_fwd_popc, i32, kTileThreads, BinaryConvFwdParams, binary_conv_fwd_popc<int32_t>)
 
-// ---- Unpack -------------------------------------------------------------------------------------------------------
-
-// +-1, or +-alpha of the row's filter rounded to T. A thread writes 8 channels where 8 divides C (a byte of bits each), else one.
-// Limiter: bandwidth.
-template <class T>
-__device__ __forceinline__ void binary_conv_unpack(const BinaryUnpackParams& p) {
-  int low = 0, high = p.tensor_count - 1;  // the last tensor whose first block is not behind this one
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (p.tensors[middle].first_block <= blockIdx.x)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  const BinaryUnpackParams::Tensor& t = p.tensors[low];
-  const uint32_t item = (blockIdx.x - t.first_block) * 256u + threadIdx.x;
-  if (item >= t.items) return;
-  const uint32_t C = uint32_t(t.C), Cw = (C + 31) / 32;
-  const bool eights = C % 8 == 0;
-  const uint32_t items_of_row = eights ? C / 8 : C, row = item / items_of_row, at = item - row * items_of_row;
-  const float scale = t.alpha ? t.alpha[row / t.rows_per_alpha] : 1.0f;
-  T* out = static_cast<T*>(t.out);
-  if (eights) {
-    const uint32_t byte = reinterpret_cast<const uint8_t*>(t.bits)[int64_t(row) * Cw * 4 + at];
-    constexpr int kAtOnce = sizeof(T) == 4 ? 4 : 8;
-#pragma unroll
-    for (int part = 0; part < 8; part += kAtOnce) {
-      Vec<T, kAtOnce> values;
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) values.v[i] = from_float<T>(byte >> (part + i) & 1 ? -scale : scale);
-      store(out + int64_t(item) * 8 + part, values);
-    }
-  } else {
-    const word_t word = t.bits[int64_t(row) * Cw + at / 32];
-    out[item] = from_float<T>(word >> (at % 32) & 1 ? -scale : scale);
-  }
-}
-BIREAL_STORAGE_ENTRIES(binary_conv_unpack, 256, BinaryUnpackParams, binary_conv_unpack)
-
 // ---- Backward -----------------------------------------------------------------------------------------------------
 
 // Both passes are tiled matrix products of 64 by 64 results a block and 4 by 4 a thread, 16 terms at a time through shared

@@ -115,15 +115,6 @@ bool binary_conv_fuses_norm(const BinaryConvPlan& plan);
 void binary_conv_norm_fwd(const Device& device, const BinaryConvPlan& plan, void* v, void* y, DType y_type, word_t* bits,
                           const BatchNormApplyCuda& norm, const word_t* x, const word_t* w, int64_t n, Stream stream);
 
-struct BinaryUnpack {               // one tensor of a launch, on the device
-  void* out;                        // [rows, C] kF32, kF16 or kBf16: +-1, or +-alpha rounded once
-  const word_t* bits;               // [rows, Cw]
-  const float* alpha;               // [rows / rows_per_alpha], or null
-  int64_t rows, C, rows_per_alpha;  // rows_per_alpha: taps, for weights
-};
-/// Bits as real numbers, for the convolutions of libraries. `tensors` is on the host and not kept.
-void binary_conv_unpack(const Device& device, const BinaryUnpack* tensors, int64_t count, DType type, Stream stream);
-
 void binary_conv_bwd_input(const Device& device, const BinaryConvPlan& plan, void* dx, const void* dz, DType type,
                            const float* alpha, const word_t* w, int64_t n, Stream stream);
 /// dw float32. Output pixels are summed in slices, and slices in order, both by shape and n alone.

@@ -236,25 +236,6 @@ void binary_conv_norm_fwd(const Device& device, const BinaryConvPlan& plan, void
   launch(device, storage_kernel(mma_function("apply", plan.kernel_name), y_type), l.shape, p, stream);
 }
 
-void binary_conv_unpack(const Device& device, const BinaryUnpack* tensors, int64_t count, DType type, Stream stream) {
-  for (int64_t begin = 0; begin < count; begin += BinaryUnpackParams::kTensors) {
-    BinaryUnpackParams p{};
-    int64_t blocks = 0;
-    for (int64_t i = begin; i < count && p.tensor_count < BinaryUnpackParams::kTensors; ++i) {
-      const BinaryUnpack& t = tensors[i];
-      const int64_t items = t.rows * (t.C % 8 == 0 ? t.C / 8 : t.C);
-      require(items < (int64_t(1) << 32) - 256, [&] {
-        return "binary_conv_unpack: a tensor of " + std::to_string(t.rows) + " rows of " + std::to_string(t.C) +
-               " channels is beyond 32-bit indices";
-      });
-      p.tensors[p.tensor_count++] = {t.out,        t.bits,          t.alpha, uint32_t(items), uint32_t(t.rows_per_alpha),
-                                     int32_t(t.C), uint32_t(blocks)};
-      blocks += ceil_div(items, 256);
-    }
-    launch(device, storage_kernel("binary_conv_unpack", type), LaunchShape(256, blocks), p, stream);
-  }
-}
-
 static BinaryConvBwdParams bwd_params(const Conv2dShape& s) {
   BinaryConvBwdParams p{};
   p.H = int32_t(s.H), p.W = int32_t(s.W), p.C = int32_t(s.C), p.Cw = int32_t(word_count(s.C)), p.K = int32_t(s.K);

@@ -237,39 +237,6 @@ TEST_F(BinaryConvCuda, BackwardPassesAreWithinTheBoundAndDeterministic) {
     }
 }
 
-TEST_F(BinaryConvCuda, UnpackGivesTheSignsAndTheScaledWeights) {
-  in_both_orders([] {
-    for (DType type : kStoredTypes) {
-      SCOPED_TRACE(cuda::type_suffix(type));
-      struct Item {
-        int64_t rows, C, rows_per_alpha;  // rows_per_alpha 0: no alpha
-      };
-      std::vector<Item> items = {{300, 64, 0}, {45, 64, 9}, {18, 33, 9}, {7, 1, 0}, {12, 40, 3}, {6, 12, 2}, {5, 290, 1}};
-      while (items.size() < 66) items.push_back({2, 8, 1});
-      std::vector<std::unique_ptr<DeviceArray<word_t>>> bits;
-      std::vector<std::unique_ptr<DeviceArray<float>>> alphas;
-      std::vector<std::unique_ptr<StoredArray>> outs;
-      std::vector<cuda::BinaryUnpack> tensors;
-      std::vector<std::vector<float>> expected;
-      for (size_t i = 0; i < items.size(); ++i) {
-        const auto& [rows, C, per_alpha] = items[i];
-        const std::vector<word_t> host_bits = random_bits(rows, C, i);
-        std::vector<float> alpha = random_floats(per_alpha ? rows / per_alpha : 1, i + 100), values = unpacked(host_bits, C);
-        if (per_alpha)
-          for (int64_t j = 0; j < rows * C; ++j) values[size_t(j)] *= rounded_to(type, alpha[size_t(j / C / per_alpha)]);
-        expected.push_back(values);
-        bits.push_back(std::make_unique<DeviceArray<word_t>>(host_bits));
-        alphas.push_back(std::make_unique<DeviceArray<float>>(alpha));
-        outs.push_back(std::make_unique<StoredArray>(type, rows * C));
-        tensors.push_back({outs.back()->data(), bits.back()->data(), per_alpha ? alphas.back()->data() : nullptr, rows, C,
-                           std::max<int64_t>(per_alpha, 1)});
-      }
-      cuda::binary_conv_unpack(cuda_device(), tensors.data(), int64_t(tensors.size()), type, cuda_stream());
-      for (size_t i = 0; i < items.size(); ++i) expect_same_bits(outs[i]->values(), Guarded<float>(expected[i]), "unpacked");
-    }
-  });
-}
-
 TEST_F(BinaryConvCuda, PlanMeasuresOrTakesTheNamedKernelAndRefusesOthers) {
   const Conv2dShape s{1, 8, 8, 64, 128, 3, 3, 1, 1};
   const std::vector<const char*> names = cuda::binary_conv_kernel_names(cuda_device(), s);
@@ -291,7 +258,7 @@ TEST_F(BinaryConvCuda, PlanMeasuresOrTakesTheNamedKernelAndRefusesOthers) {
   EXPECT_EQ(message({1, 300, 300, 8, 8, 250, 250, 1, 0}, nullptr).rfind("binary_conv: no CUDA kernel for a filter", 0), 0u);
 }
 
-TEST_F(BinaryConvCuda, ForwardAndUnpackMoveEverySectorAboutOnce) {
+TEST_F(BinaryConvCuda, ForwardMovesEverySectorAboutOnce) {
   // Stage 1 of the network, what a step moves most of. Blocks load their weights and add their sums once, for 95 tiles each at
   // batch 512, so what counts is what more images add: v, and x of which a halo of 8 by 8 tiles is 1.56 (x is 1/17 of the bytes).
   const Conv2dShape s{16, 56, 56, 64, 64, 3, 3, 1, 1};
@@ -313,10 +280,6 @@ TEST_F(BinaryConvCuda, ForwardAndUnpackMoveEverySectorAboutOnce) {
     EXPECT_LE(many.wavefronts - few.wavefronts, 1.15 * (many.wavefronts_ideal - few.wavefronts_ideal))
         << (many.wavefronts - few.wavefronts) / (many.wavefronts_ideal - few.wavefronts_ideal);
   }
-  StoredArray unpacked_x(DType::kF16, s.input_count(1));
-  const cuda::BinaryUnpack unpack{unpacked_x.data(), x.data(), nullptr, s.H * s.W, s.C, 1};
-  cuda::binary_conv_unpack(cuda_device(), &unpack, 1, DType::kF16, cuda_stream());
-  expect_coalesced();
 }
 
 TEST_F(BinaryConvCuda, WithTheNormalisationMovesEverySectorAboutOnceWithoutBankConflicts) {

@@ -30,20 +30,6 @@ struct BinaryConvApplyParams {
   BatchNormApplyParams norm;  // of the same rows and channels; v and the cut into groups and slices are not looked at
 };
 
-struct BinaryUnpackParams {
-  enum { kTensors = 64 };
-  struct Tensor {
-    void* out;             // [rows, C]
-    const uint32_t* bits;  // [rows, Cw]
-    const float* alpha;    // [rows / rows_per_alpha] or null
-    uint32_t items;        // rows * C, or rows * C / 8 where 8 divides C
-    uint32_t rows_per_alpha;
-    int32_t C;
-    uint32_t first_block;
-  } tensors[kTensors];
-  int32_t tensor_count;
-};
-
 struct BinaryConvBwdParams {
   void* dx;        // bwd_input: [n,H,W,C]
   float* partial;  // bwd_weight: [slices,K,R,S,C]

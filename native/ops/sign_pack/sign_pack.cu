@@ -31,4 +31,31 @@ __device__ __forceinline__ void sign_pack_fwd(const SignPackParams& p) {
 
 BIREAL_STORAGE_ENTRIES(sign_pack_fwd, 256, SignPackParams, sign_pack_fwd)
 
+// A thread writes 8 channels where 8 divides C (a byte of bits each), else one. Limiter: bandwidth.
+template <class T>
+__device__ __forceinline__ void sign_unpack_fwd(const SignUnpackParams& p) {
+  const uint32_t item = blockIdx.x * 256u + threadIdx.x;
+  if (item >= p.items) return;
+  const uint32_t C = uint32_t(p.C), Cw = (C + 31) / 32;
+  const bool eights = C % 8 == 0;
+  const uint32_t items_of_row = eights ? C / 8 : C, row = item / items_of_row, at = item - row * items_of_row;
+  T* x = static_cast<T*>(p.x);
+  if (eights) {
+    const uint32_t byte = reinterpret_cast<const uint8_t*>(p.bits)[int64_t(row) * Cw * 4 + at];
+    constexpr int kAtOnce = sizeof(T) == 4 ? 4 : 8;
+#pragma unroll
+    for (int part = 0; part < 8; part += kAtOnce) {
+      Vec<T, kAtOnce> values;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) values.v[i] = from_float<T>(byte >> (part + i) & 1 ? -1.0f : 1.0f);
+      store(x + int64_t(item) * 8 + part, values);
+    }
+  } else {
+    const word_t word = p.bits[int64_t(row) * Cw + at / 32];
+    x[item] = from_float<T>(word >> (at % 32) & 1 ? -1.0f : 1.0f);
+  }
+}
+
+BIREAL_STORAGE_ENTRIES(sign_unpack_fwd, 256, SignUnpackParams, sign_unpack_fwd)
+
 }  // namespace bireal

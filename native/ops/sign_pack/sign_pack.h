@@ -28,6 +28,6 @@ namespace bireal::cuda {
 /// x_type: kF32, kF16 or kBf16; the sum with the threshold is one float32 addition of the stored value.
 void sign_pack_fwd(const Device& device, word_t* bits, const void* x, DType x_type, const float* threshold, int64_t rows,
                    int64_t C, Stream stream);
-/// binary_conv_unpack of one tensor without alpha; x_type as above.
+/// x_type as above. Throws InvalidArgument for 2^32 elements or more.
 void sign_unpack_fwd(const Device& device, void* x, DType x_type, const word_t* bits, int64_t rows, int64_t C, Stream stream);
 }  // namespace bireal::cuda

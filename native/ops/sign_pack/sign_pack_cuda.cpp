@@ -1,5 +1,4 @@
 #include "cuda/launch.h"
-#include "ops/binary_conv/binary_conv.h"
 #include "ops/sign_pack/sign_pack.h"
 #include "ops/sign_pack/sign_pack_params.h"
 
@@ -13,8 +12,12 @@ void sign_pack_fwd(const Device& device, word_t* bits, const void* x, DType x_ty
 }
 
 void sign_unpack_fwd(const Device& device, void* x, DType x_type, const word_t* bits, int64_t rows, int64_t C, Stream stream) {
-  const BinaryUnpack tensor{x, bits, nullptr, rows, C, 1};
-  binary_conv_unpack(device, &tensor, 1, x_type, stream);
+  const int64_t items = rows * (C % 8 == 0 ? C / 8 : C);
+  require(items < (int64_t(1) << 32) - 256, [&] {
+    return "sign_unpack: " + std::to_string(rows) + " rows of " + std::to_string(C) + " channels are beyond 32-bit indices";
+  });
+  const SignUnpackParams p{x, bits, uint32_t(items), int32_t(C)};
+  launch(device, storage_kernel("sign_unpack_fwd", x_type), LaunchShape(256, ceil_div(items, 256)), p, stream);
 }
 
 }  // namespace bireal::cuda

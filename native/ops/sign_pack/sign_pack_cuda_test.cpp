@@ -27,9 +27,11 @@ TEST_F(SignPackCuda, EveryStoredTypeMatchesRefAndWritesTailBits) {
 }
 
 TEST_F(SignPackCuda, UnpackMatchesRefInEveryStoredType) {
-  in_both_orders([] {
+  std::vector<int64_t> channels = nasty_channels();
+  channels.insert(channels.end(), {12, 40});  // multiples of four alone, and of eight but not of a word's 32
+  in_both_orders([&] {
     for (DType type : kStoredTypes)
-      for (int64_t C : nasty_channels())
+      for (int64_t C : channels)
         for (int64_t rows : {1, 7, 300}) {
           SCOPED_TRACE(std::string(cuda::type_suffix(type)) + "_rows" + std::to_string(rows) + "_C" + std::to_string(C));
           const std::vector<float> x = nasty_floats(rows * C, 1, true);
@@ -40,6 +42,7 @@ TEST_F(SignPackCuda, UnpackMatchesRefInEveryStoredType) {
           DeviceArray<word_t> device_bits(bits.values());
           StoredArray unpacked(type, rows * C);
           cuda::sign_unpack_fwd(cuda_device(), unpacked.data(), type, device_bits.data(), rows, C, cuda_stream());
+          if (rows == 300 && C % 32 == 0 && type != DType::kF32) expect_coalesced();  // 8 floats are two stores
           expect_same_bits(unpacked.values(), expected, "x");
         }
   });

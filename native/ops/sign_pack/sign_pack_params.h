@@ -10,4 +10,11 @@ struct SignPackParams {
   int64_t word_count;      // rows * Cw
   int32_t C, Cw;
 };
+
+struct SignUnpackParams {
+  void* x;               // [rows, C] of the kernel's type
+  const uint32_t* bits;  // [rows, Cw]
+  uint32_t items;        // rows * C, or rows * C / 8 where 8 divides C
+  int32_t C;
+};
 }  // namespace bireal

@@ -59,7 +59,7 @@ public final class Planner implements AutoCloseable {
   private final Arena db = new Arena("gradients of convolution inputs");
   private final Arena small = new Arena("gradients of downsampled inputs");
   private final Arena workspace = new Arena("workspace");
-  private final Arena persistent = new Arena("statistics and packed weights");
+  private final Arena persistent = new Arena("statistics, packed and rounded weights");
   private final Arena parameterArena = new Arena("parameters");
   private final Arena gradientArena = new Arena("gradients of parameters");
   private final List<Parameter> parameters = new ArrayList<>();
@@ -238,8 +238,10 @@ public final class Planner implements AutoCloseable {
         plan.weightType() == real && real != DType.F32 ? persist(parameter.shape(), real) : null;
     Tensor rounded =
         training() && plan.gradientType() != DType.F32 ? persist(parameter.shape(), real) : null;
-    parameter.copies(operand, rounded);
-    copies.add(new Copies(parameter, operand, rounded, alphaOrNull));
+    if (operand != null || rounded != null) {
+      parameter.copies(operand, rounded);
+      copies.add(new Copies(parameter, operand, rounded, alphaOrNull));
+    }
   }
 
   /** Copies of weights, to be renewed after every change of the parameters. */

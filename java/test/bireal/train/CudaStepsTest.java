@@ -1,6 +1,8 @@
 package bireal.train;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
@@ -20,6 +22,7 @@ import bireal.backend.cuda.PairedBackend;
 import bireal.nn.MemoryException;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
+import bireal.nn.Parameter;
 import bireal.nn.Planner;
 import bireal.optim.OptimizerConfig;
 import bireal.tensor.Buffer;
@@ -33,6 +36,7 @@ import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import org.junit.jupiter.api.AfterEach;
@@ -166,6 +170,57 @@ class CudaStepsTest {
   @Test
   void everyOpOfAStepInHalfPrecisionDoesWhatTheCpuDoes() throws IOException {
     paired(NetworkConfig.Family.BIREALNET, 2, true);
+  }
+
+  /**
+   * What the libraries take and make in half precision are copies: those of weights follow a step,
+   * so that nothing is left to refresh, and those of gradients are added up over micro-batches.
+   */
+  @Test
+  void copiesForTheLibrariesFollowEachStepAndMicroBatch() {
+    try (Backend backend = CudaBackend.open(0);
+        Network net =
+            new Network(
+                network(NetworkConfig.Family.BIREALNET),
+                Shape.of(16, 16, 3),
+                new Planner(backend, BATCH, DType.F16, Gradient.FP32));
+        TrainStep step = new TrainStep(net, optimizer(OptimizerConfig.Type.ADAM), 0.1, false)) {
+      net.allocate();
+      net.initialize(3);
+      step.startLossScale(List.of(1.0, 1.0, 0.0, 2000.0)); // no step overflows
+      images(backend, net, 1);
+      step.begin(1, 0.1);
+      step.microBatch(4, 8);
+      byte[] untrained = bytes(backend, net.logits());
+      List<float[]> once = net.planner().parameters().stream().map(net::publishedGradient).toList();
+      step.microBatch(4, 8); // the same images
+      for (int i = 0; i < once.size(); i++) {
+        Parameter parameter = net.planner().parameters().get(i);
+        float[] twice = net.publishedGradient(parameter);
+        float largest = 0;
+        for (int j = 0; j < twice.length; j++) {
+          assertEquals(2 * once.get(i)[j], twice[j], parameter.name() + " " + j);
+          largest = Math.max(largest, Math.abs(twice[j]));
+        }
+        assertTrue(largest > 0, parameter.name() + " has no gradient");
+      }
+      step.finish();
+      assertEquals(0, step.skippedSteps());
+
+      step.begin(2, 0.1);
+      step.microBatch(4, 8);
+      byte[] trained = bytes(backend, net.logits());
+      assertFalse(Arrays.equals(untrained, trained), "the step changed nothing");
+      net.refresh();
+      step.microBatch(4, 8);
+      assertArrayEquals(trained, bytes(backend, net.logits()));
+    }
+  }
+
+  private static byte[] bytes(Backend backend, Tensor tensor) {
+    byte[] bytes = new byte[(int) tensor.bytes()];
+    backend.read(ByteBuffer.wrap(bytes), tensor);
+    return bytes;
   }
 
   private static void paired(NetworkConfig.Family family, int steps, boolean mixed)
