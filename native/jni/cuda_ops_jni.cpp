@@ -493,17 +493,23 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdSums(JNIEnv*
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong context,
-                                                                                 jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                                 jlong sums, jlong summed_rows, jlong stats,
-                                                                                 jlong alpha, jlong gamma, jlong rows, jlong c,
-                                                                                 jint mode) {
+static cuda::BatchNormBackward backward(jlong coefficients, jlong dgamma, jlong dbeta, jlong sums, jlong stats, jlong alpha,
+                                        jlong gamma) {
+  return {pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta), pointer<const double>(sums),
+          pointer<const double>(stats), floats(alpha),          floats(gamma)};
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(
+    JNIEnv* env, jobject, jlong context, jlong coefficients, jlong dgamma, jlong dbeta, jlong sums, jlong stats, jlong alpha,
+    jlong gamma, jlong shortcut_coefficients, jlong shortcut_dgamma, jlong shortcut_dbeta, jlong shortcut_sums,
+    jlong shortcut_stats, jlong shortcut_alpha, jlong shortcut_gamma, jlong summed_rows, jlong rows, jlong c, jint mode) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), cuda::row_slice_count(summed_rows, c),
-                                      pointer<const double>(stats), floats(alpha), floats(gamma), rows, c, GradMode(mode),
-                                      g.stream);
+    const cuda::BatchNormBackward shortcut = backward(shortcut_coefficients, shortcut_dgamma, shortcut_dbeta, shortcut_sums,
+                                                      shortcut_stats, shortcut_alpha, shortcut_gamma);
+    cuda::batch_norm_bwd_coefficients(g.device, backward(coefficients, dgamma, dbeta, sums, stats, alpha, gamma),
+                                      shortcut_coefficients ? &shortcut : nullptr, cuda::row_slice_count(summed_rows, c), rows, c,
+                                      GradMode(mode), g.stream);
   });
 }
 

@@ -206,24 +206,26 @@ __device__ __forceinline__ void batch_norm_rprelu_bwd(const BatchNormRpreluBwdPa
 BIREAL_V_ENTRIES(batch_norm_rprelu_bwd, kRowThreads, BatchNormRpreluBwdParams, batch_norm_rprelu_bwd)
 BIREAL_ENTRY(batch_norm_rprelu_bwd, sum, kSliceThreads, cuda::FinishRowSumsParams, finish_row_sums)
 
-// A block of 16 warps finishes 32 channels. Shared: 8 KB.
+// A block of 16 warps finishes 32 channels of one of the norms. Shared: 8 KB.
 extern "C" __global__ void __launch_bounds__(kSliceThreads)
     batch_norm_bwd_coefficients_kernel(const BatchNormBwdCoefficientsParams p) {
   __shared__ double scratch[2 * kSliceThreads];
+  BatchNormBwdCoefficientsParams::Norm norm = p.norm;
+  if (blockIdx.y == 1) norm = p.shortcut;
   double sums[2];
-  add_slices(sums, p.sums, p.C, 2 * p.C, p.slices, scratch);
+  add_slices(sums, norm.sums, p.C, 2 * p.C, p.slices, scratch);
   const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
   if (threadIdx.x >= 32 || c >= p.C) return;
-  const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = p.stats[c], invstd = p.stats[2 * p.C + c];
-  const double alpha = p.alpha ? double(p.alpha[c]) : 1.0;
+  const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = norm.stats[c], invstd = norm.stats[2 * p.C + c];
+  const double alpha = norm.alpha ? double(norm.alpha[c]) : 1.0;
   const double G = alpha * invstd * (B2 - mean * B1);
-  const double a = double(p.gamma[c]) * invstd;
+  const double a = double(norm.gamma[c]) * invstd;
   const double b = -a * alpha * invstd * G / m;
-  p.coefficients[c] = float(a);
-  p.coefficients[p.C + c] = float(b);
-  p.coefficients[2 * p.C + c] = float(-a * B1 / m - b * mean);
-  p.dgamma[c] = p.accumulate ? p.dgamma[c] + float(G) : float(G);
-  p.dbeta[c] = p.accumulate ? p.dbeta[c] + float(B1) : float(B1);
+  norm.coefficients[c] = float(a);
+  norm.coefficients[p.C + c] = float(b);
+  norm.coefficients[2 * p.C + c] = float(-a * B1 / m - b * mean);
+  norm.dgamma[c] = p.accumulate ? norm.dgamma[c] + float(G) : float(G);
+  norm.dbeta[c] = p.accumulate ? norm.dbeta[c] + float(B1) : float(B1);
 }
 
 template <class T, class V>

@@ -90,12 +90,16 @@ void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DTy
          stream);
 }
 
-void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
-                                 int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
-                                 int64_t C, GradMode mode, Stream stream) {
-  BatchNormBwdCoefficientsParams p{
-      coefficients, dgamma, dbeta, sums, stats, alpha, gamma, rows, int32_t(C), int32_t(slices), mode == GradMode::kAccumulate};
-  launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C)), p, stream);
+static BatchNormBwdCoefficientsParams::Norm params(const BatchNormBackward& in) {
+  return {in.coefficients, in.dgamma, in.dbeta, in.sums, in.stats, in.alpha, in.gamma};
+}
+
+void batch_norm_bwd_coefficients(const Device& device, const BatchNormBackward& norm, const BatchNormBackward* shortcut_norm,
+                                 int64_t slices, int64_t rows, int64_t C, GradMode mode, Stream stream) {
+  BatchNormBwdCoefficientsParams p{params(norm), {}, rows, int32_t(C), int32_t(slices), mode == GradMode::kAccumulate};
+  if (shortcut_norm) p.shortcut = params(*shortcut_norm);
+  launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C), shortcut_norm ? 2 : 1), p,
+         stream);
 }
 
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,

@@ -255,18 +255,14 @@ public interface Backend extends AutoCloseable {
   void batchNormBwdSums(int n, Tensor sums, Tensor dy, Tensor v, Tensor workspace);
 
   /**
-   * {@code rows} are those of the statistics, {@code summedRows} those that {@code sums} were made
-   * over: fewer where a max-pool lies between.
+   * {@code rows} are those of the statistics, {@code summedRows} those that the sums were made
+   * over: fewer where a max-pool lies between. With {@code shortcutNormOrNull} also those of a
+   * shortcut's own normalisation, which was added and so has the same rows, channels and dy.
    */
   void batchNormBwdCoefficients(
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
+      BatchNormBackward norm,
+      BatchNormBackward shortcutNormOrNull,
       long summedRows,
-      Tensor stats,
-      Tensor alphaOrNull,
-      Tensor gamma,
       long rows,
       GradMode mode);
 

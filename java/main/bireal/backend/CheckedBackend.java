@@ -608,27 +608,31 @@ public abstract class CheckedBackend implements Backend {
 
   @Override
   public void batchNormBwdCoefficients(
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
+      BatchNormBackward norm,
+      BatchNormBackward shortcutNormOrNull,
       long summedRows,
-      Tensor stats,
-      Tensor alphaOrNull,
-      Tensor gamma,
       long rows,
       GradMode mode) {
-    long c = gamma.shape().count();
+    long c = norm.gamma().shape().count();
+    long sums = 2 * c * batchNormSlices(summedRows, (int) c);
+    BatchNormBackward shortcut = shortcutNormOrNull;
     ops.batchNormBwdCoefficients(
         context(),
-        sized(coefficients, DType.F32, 3 * c),
-        vector(dgamma, c),
-        vector(dbeta, c),
-        sized(sums, DType.F64, 2 * c * batchNormSlices(summedRows, (int) c)),
+        sized(norm.coefficients(), DType.F32, 3 * c),
+        present(norm.dgamma(), c),
+        present(norm.dbeta(), c),
+        sized(norm.sums(), DType.F64, sums),
+        sized(norm.stats(), DType.F64, 3 * c),
+        vector(norm.alphaOrNull(), c),
+        present(norm.gamma(), c),
+        shortcut == null ? 0 : sized(shortcut.coefficients(), DType.F32, 3 * c),
+        shortcut == null ? 0 : present(shortcut.dgamma(), c),
+        shortcut == null ? 0 : present(shortcut.dbeta(), c),
+        shortcut == null ? 0 : sized(shortcut.sums(), DType.F64, sums),
+        shortcut == null ? 0 : sized(shortcut.stats(), DType.F64, 3 * c),
+        shortcut == null ? 0 : vector(shortcut.alphaOrNull(), c),
+        shortcut == null ? 0 : present(shortcut.gamma(), c),
         summedRows,
-        sized(stats, DType.F64, 3 * c),
-        vector(alphaOrNull, c),
-        vector(gamma, c),
         rows,
         c,
         mode.code);

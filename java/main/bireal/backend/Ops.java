@@ -130,16 +130,24 @@ public interface Ops {
       long c,
       long workspace);
 
+  /** {@code shortcutCoefficients} and so on: 0 without a second norm. */
   void batchNormBwdCoefficients(
       long context,
       long coefficients,
       long dgamma,
       long dbeta,
       long sums,
-      long summedRows,
       long stats,
       long alpha,
       long gamma,
+      long shortcutCoefficients,
+      long shortcutDgamma,
+      long shortcutDbeta,
+      long shortcutSums,
+      long shortcutStats,
+      long shortcutAlpha,
+      long shortcutGamma,
+      long summedRows,
       long rows,
       long c,
       int mode);

@@ -507,17 +507,39 @@ abstract class BackendContract {
           Tensor dgamma = desk.make("out#dgamma", DType.F32, C);
           Tensor dbeta = desk.make("out#dbeta", DType.F32, C);
           b.batchNormBwdSums(3, backward, dy, v, workspace);
-          b.batchNormBwdCoefficients(
-              coefficients,
-              dgamma,
-              dbeta,
-              backward,
-              60,
-              stats,
-              null,
-              gamma,
-              60,
-              GradMode.OVERWRITE);
+          BatchNormBackward norm =
+              new BatchNormBackward(coefficients, dgamma, dbeta, backward, stats, null, gamma);
+          b.batchNormBwdCoefficients(norm, null, 60, 60, GradMode.OVERWRITE);
+          // Beside it that of a binary convolution, which has alpha; both orders.
+          for (GradMode mode : GradMode.values()) {
+            BatchNormBackward own =
+                new BatchNormBackward(
+                    desk.make("out#own coefficients " + mode, DType.F32, 3, C),
+                    desk.make("out#own dgamma " + mode, DType.F32, C),
+                    desk.make("out#own dbeta " + mode, DType.F32, C),
+                    rpreluSums,
+                    stats,
+                    desk.make("alpha", DType.F32, C),
+                    beta);
+            for (BatchNormBackward[] two : new BatchNormBackward[][] {{own, norm}, {norm, own}}) {
+              b.batchNormBwdCoefficients(two[0], two[1], 60, 60, mode);
+            }
+          }
+          BatchNormBackward narrow =
+              new BatchNormBackward(
+                  coefficients,
+                  dgamma,
+                  desk.make("narrow dbeta", DType.F32, C - 1),
+                  backward,
+                  stats,
+                  null,
+                  gamma);
+          for (BatchNormBackward[] two :
+              new BatchNormBackward[][] {{narrow, null}, {norm, narrow}}) {
+            assertThrows(
+                IllegalArgumentException.class,
+                () -> b.batchNormBwdCoefficients(two[0], two[1], 60, 60, GradMode.OVERWRITE));
+          }
           b.batchNormBwdApply(
               3,
               desk.make("out dz", DType.F32, 3, 4, 5, C),
@@ -625,14 +647,16 @@ abstract class BackendContract {
           b.batchNormBwdSums(2, fewer, dy, desk.tensors.get("out max of 2"), workspace);
           for (GradMode mode : GradMode.values()) {
             b.batchNormBwdCoefficients(
-                desk.make("out#coefficients behind max " + mode, DType.F32, 3, 33),
-                desk.make("out#dgamma behind max " + mode, DType.F32, 33),
-                desk.make("out#dbeta behind max " + mode, DType.F32, 33),
-                fewer,
-                pooled,
-                stats,
+                new BatchNormBackward(
+                    desk.make("out#coefficients behind max " + mode, DType.F32, 3, 33),
+                    desk.make("out#dgamma behind max " + mode, DType.F32, 33),
+                    desk.make("out#dbeta behind max " + mode, DType.F32, 33),
+                    fewer,
+                    stats,
+                    null,
+                    gamma),
                 null,
-                gamma,
+                pooled,
                 84,
                 mode);
           }

@@ -239,7 +239,8 @@ public final class Traffic {
     if (one.name().startsWith("batch_norm_bwd_coefficients")
         || one.name().startsWith("batch_norm_statistics")) { // reads little else
       double scaled = scaled(one.sectorBytes(), two.sectorBytes());
-      return Math.max(0, scaled - one.sectorBytes() - (double) MOST_BLOCKS * BLOCK_SUMS_BYTES);
+      double most = (double) MOST_BLOCKS * BLOCK_SUMS_BYTES * one.gridY(); // of each norm
+      return Math.max(0, scaled - one.sectorBytes() - most);
     }
     long gradient = 0; // written beside the sums
     if (one.name().startsWith("approx_sign_bwd_")) {
