@@ -71,13 +71,21 @@ cat "$logs/device.log"
 (( code != 3 )) || fail 3 "MISSING: see above; nothing was tested"
 (( code == 0 )) || fail 2 "GpuBench list ended with exit code $code"
 
-wrong=() summary=()
-# check LIMIT NAME LOG COMMAND...: what fails, or does not end within LIMIT seconds (code 124), is wrong; the rest still runs.
+wrong=() summary=() slow=''
+# check LIMIT NAME LOG COMMAND...: what fails is wrong, what does not end within LIMIT seconds (code 124) slow; the rest still runs.
 check() {
-  local limit=$1 name=$2 log=$logs/$3 seconds=$SECONDS result=passed
+  local limit=$1 name=$2 log=$logs/$3 seconds=$SECONDS result=passed code=0
   shift 3
   step "$name"
-  timeout "$limit" "$@" > "$log" 2>&1 || { result="FAILED (exit code $?, log: $log)"; wrong+=("$name"); tail -25 "$log"; }
+  timeout "$limit" "$@" > "$log" 2>&1 || code=$?
+  if (( code == 124 )); then
+    result="did not end in $limit s (log: $log)"
+    slow="${slow:+$slow, and }$name did not end in $limit s"
+  elif (( code != 0 )); then
+    result="FAILED (exit code $code, log: $log)"
+    wrong+=("$name")
+  fi
+  (( code == 0 )) || tail -25 "$log"
   summary+=("$(printf '%-36s %5d s  %s' "$name" $((SECONDS - seconds)) "$result")")
   echo "$result"
 }
@@ -91,10 +99,10 @@ check 80 "reference cases" verify.log scripts/bireal verify --failures --backend
 step "speed"
 code=0
 timeout 110 scripts/tool.sh GpuBench "$([[ $smoke ]] && echo smoke || echo run)" "$batch" "$steps" > "$logs/bench.log" 2>&1 || code=$?
-slow=
 case $code in
   0) ;;
-  4) slow="an op needs more than twice its floor" ;;
+  4) slow="${slow:+$slow, and }an op needs more than twice its floor" ;;
+  124) slow="${slow:+$slow, and }the timing of the ops did not end in 110 s" ;;
   *) tail -25 "$logs/bench.log"; wrong+=("speed (exit code $code, log: $logs/bench.log)") ;;
 esac
 if python3 -c 'import torch' 2>/dev/null; then

@@ -8,6 +8,7 @@ repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$repo"
 echo "quickstart: building"
 mvn -q -B package -Dmaven.test.skip=true
+compgen -G 'target/cuda/*.fatbin' > /dev/null || echo "quickstart: no nvcc (CUDA toolkit 13.0), so built without CUDA kernels; the CPU needs none"
 run=runs/quickstart
 if [[ -f $run/config.yaml ]]; then
   echo "quickstart: $run exists; going on with it (remove the folder to start anew)"

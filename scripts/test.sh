@@ -44,6 +44,8 @@ if [[ -x target/native-test/bireal_cuda_tests ]]; then
   grep -qE 'PASSED  \] [1-9]' target/cuda-tests.log || fail "the tests of the kernels ran no test"
   scripts/mutate_kernels.sh --count 64 > target/mutants.log || { cat target/mutants.log; fail "a broken kernel was not noticed"; }
   tail -1 target/mutants.log
+  scripts/bench.sh traffic --side 128 > target/traffic.log || { cat target/traffic.log; fail "a step moves more than it may"; }
+  grep -E '^(launches|bytes)' target/traffic.log
 elif [[ -n ${CI:-} ]]; then
   fail "no nvcc, so no kernels to test: install the CUDA toolkit 13.0, or set CUDA_HOME"
 else

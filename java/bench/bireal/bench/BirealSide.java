@@ -99,7 +99,7 @@ final class BirealSide {
                   network.forward(c.batch(), Pass.EVALUATE);
                 } else {
                   step.begin(++number[0], Case.LEARNING_RATE);
-                  step.microBatch(c.batch(), c.batch());
+                  step.lastMicroBatch(c.batch(), c.batch());
                   step.finish();
                 }
               });
@@ -124,7 +124,7 @@ final class BirealSide {
     int number = 1;
     for (; number <= 3; number++) {
       step.begin(number, Case.LEARNING_RATE);
-      step.microBatch(c.batch(), c.batch());
+      step.lastMicroBatch(c.batch(), c.batch());
       step.finish();
     }
     List<NamedTensor> model = new ArrayList<>();
@@ -140,7 +140,7 @@ final class BirealSide {
     network.forward(c.batch(), Pass.EVALUATE);
     made.add(logits(c, "evaluation", backend, network));
     step.begin(number, Case.LEARNING_RATE);
-    step.microBatch(c.batch(), c.batch());
+    step.lastMicroBatch(c.batch(), c.batch());
     made.add(logits(c, "training", backend, network));
     for (Parameter parameter : network.planner().parameters()) {
       if (Case.COMPARED_GRADIENTS.contains(parameter.name())) {

@@ -7,6 +7,12 @@ package bireal.backend;
 public interface Update extends AutoCloseable {
   UpdateSpec spec();
 
+  /**
+   * Takes what memory the update itself needs, once the tensors of its spec have theirs; without it
+   * the first use does. Throws DeviceException if it is not there.
+   */
+  default void prepare() {}
+
   @Override
   void close();
 }

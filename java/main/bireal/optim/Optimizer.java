@@ -49,6 +49,11 @@ public final class Optimizer implements AutoCloseable {
     return moments;
   }
 
+  /** Once the memory is allocated, so that the first step takes none. */
+  public void prepare() {
+    update.prepare();
+  }
+
   /**
    * The end of a step: judges the gradients, updates the parameters and what is derived from them,
    * and lets the running statistics follow; {@code workspace} is for {@link Backend#finiteNorm}.

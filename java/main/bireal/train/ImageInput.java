@@ -9,6 +9,7 @@ import bireal.nn.Planner;
 import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
+import java.nio.ByteBuffer;
 import java.util.List;
 
 /**
@@ -45,8 +46,13 @@ final class ImageInput {
     this.stdValues = std.stream().mapToDouble(Double::doubleValue).toArray();
   }
 
-  /** Starts to bring {@code batch}, whose buffers may change when this returns. */
+  /**
+   * Starts to bring {@code batch}, whose buffers may change when this returns. Throws
+   * IllegalArgumentException if a crop lies outside its padded image: on a GPU nothing else would
+   * notice.
+   */
   void upload(MicroBatch batch) {
+    checkCrops(batch.crops(), batch.images(), spec);
     if (!written) {
       Tensors.write(backend, mean, meanValues);
       Tensors.write(backend, std, stdValues);
@@ -56,6 +62,25 @@ final class ImageInput {
     backend.upload(crops, batch.crops());
     backend.upload(labels, batch.labels());
     images = batch.images();
+  }
+
+  static void checkCrops(ByteBuffer crops, int images, ImageSpec spec) {
+    for (int i = 0; i < images; i++) {
+      int at = crops.position() + 3 * i * Integer.BYTES;
+      int top = crops.getInt(at);
+      int left = crops.getInt(at + Integer.BYTES);
+      int flip = crops.getInt(at + 2 * Integer.BYTES);
+      if (top < 0
+          || top > spec.H0() + 2 * spec.pad() - spec.H()
+          || left < 0
+          || left > spec.W0() + 2 * spec.pad() - spec.W()
+          || (flip & ~1) != 0) {
+        throw new IllegalArgumentException(
+            String.format(
+                "image %d of the micro-batch: crop at row %d, column %d, flip %d, is not one of %s",
+                i, top, left, flip, spec));
+      }
+    }
   }
 
   /** Fills the network's input and labels with the images that were uploaded last. */

@@ -124,6 +124,7 @@ final class StageRun implements AutoCloseable {
   /** Takes the memory; with teacher and all. */
   void allocate() {
     network.allocate();
+    step.optimizer().prepare();
     if (teacherOrNull != null) {
       teacherOrNull.load();
     }
@@ -188,7 +189,11 @@ final class StageRun implements AutoCloseable {
       if (teacherOrNull != null) {
         network.planner().backend().copy(step.teacherLogits(), teacherOrNull.logits(images));
       }
-      step.microBatch(images, batchImages);
+      if (more) {
+        step.microBatch(images, batchImages);
+      } else {
+        step.lastMicroBatch(images, batchImages);
+      }
       if (more || !last) { // while this one is at work
         upload();
       }

@@ -20,8 +20,9 @@ import java.util.List;
 
 /**
  * One optimizer step over micro-batches, on a network planned for training: {@link #begin}, {@link
- * #microBatch} for each, {@link #finish}. The caller fills {@link Network#input} and {@link
- * Network#labels} before each micro-batch. Owns the optimizer, not the network.
+ * #microBatch} for each but the last, {@link #lastMicroBatch}, {@link #finish}. The caller fills
+ * {@link Network#input} and {@link Network#labels} before each micro-batch. Owns the optimizer, not
+ * the network.
  */
 public final class TrainStep implements AutoCloseable {
   private final Backend backend;
@@ -43,7 +44,9 @@ public final class TrainStep implements AutoCloseable {
   private int n;
   private int batchImages;
   private GradMode mode = GradMode.OVERWRITE;
+  private boolean updated;
   private final Runnable microBatchWork = this::runMicroBatch;
+  private final Runnable lastMicroBatchWork = this::runLastMicroBatch;
   private final Runnable updateWork = this::runUpdate;
 
   /**
@@ -152,6 +155,7 @@ public final class TrainStep implements AutoCloseable {
   public void begin(long number, double lr) {
     this.number = number;
     microBatchCount = 0;
+    updated = false;
     scalars.clear().putDouble(lr).putDouble((double) number).putDouble(0).putDouble(0).flip();
     backend.write(state.state(), scalars);
   }
@@ -161,10 +165,30 @@ public final class TrainStep implements AutoCloseable {
    * accumulate.
    */
   public void microBatch(int n, int batchImages) {
+    prepare(n, batchImages);
+    backend.replay(microBatchWork, ((long) batchImages << 32) | ((long) n << 1) | mode.code);
+  }
+
+  /**
+   * As {@link #microBatch}, and the update in one go: a step of one micro-batch is one graph.
+   * Without it {@link #finish} updates, and gradients can be looked at in between.
+   */
+  public void lastMicroBatch(int n, int batchImages) {
+    prepare(n, batchImages);
+    if (batchImages >= 1 << 24 || n >= 1 << 20 || microBatchCount >= 1 << 20) { // bits of the key
+      throw new IllegalArgumentException(
+          "a step takes fewer than 2^24 images, 2^20 micro-batches of fewer than 2^20, got "
+              + String.join(", ", "" + batchImages, "" + microBatchCount, "" + n));
+    }
+    backend.replay(
+        lastMicroBatchWork, ((long) batchImages << 40) | ((long) n << 20) | microBatchCount);
+    updated = true;
+  }
+
+  private void prepare(int n, int batchImages) {
     this.n = n;
     this.batchImages = batchImages;
     mode = microBatchCount == 0 ? GradMode.OVERWRITE : GradMode.ACCUMULATE;
-    backend.replay(microBatchWork, ((long) batchImages << 32) | ((long) n << 1) | mode.code);
     microBatchCount++;
   }
 
@@ -185,6 +209,11 @@ public final class TrainStep implements AutoCloseable {
     network.backward(n, mode);
   }
 
+  private void runLastMicroBatch() {
+    runMicroBatch();
+    runUpdate();
+  }
+
   private void runUpdate() {
     optimizer.step(state, microBatchCount, network.planner().workspace());
     network.castWeights();
@@ -196,7 +225,9 @@ public final class TrainStep implements AutoCloseable {
    * they were, if loss or gradient is not finite.
    */
   public void finish() {
-    backend.replay(updateWork, microBatchCount);
+    if (!updated) {
+      backend.replay(updateWork, microBatchCount);
+    }
     metrics.read(backend, state, scalars);
     backend.read(scalars.clear(), state.state());
     gradNorm = scalars.getDouble(StepState.GRAD_NORM * Double.BYTES);
@@ -230,6 +261,7 @@ public final class TrainStep implements AutoCloseable {
   @Override
   public void close() {
     backend.forget(microBatchWork);
+    backend.forget(lastMicroBatchWork);
     backend.forget(updateWork);
     optimizer.close();
   }

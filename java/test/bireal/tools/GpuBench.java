@@ -232,7 +232,7 @@ public final class GpuBench {
             backend.imageNormalize(spec, batch, network.input(), pixels, crops, mean, std);
             backend.releaseUploads();
             step.begin(++number[0], 1e-3);
-            step.microBatch(batch, batch);
+            step.lastMicroBatch(batch, batch);
             step.finish(); // reads the metrics, so it waits
           };
       // The first launches everything, the second records; until the loss scale fits, Adam rests.

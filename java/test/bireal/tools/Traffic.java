@@ -36,6 +36,18 @@ import java.util.Map;
 public final class Traffic {
   private static final int BATCH = 512;
 
+  // What a step may take at most; more ends with 1.
+
+  /** Of our kernels at 224x224, bytes a block element. */
+  private static final double MOST_BYTES = 31;
+
+  /** Of kernels that move more than a hundredth of the step's bytes. */
+  private static final double MOST_REQUESTED_OF_DISTINCT = 1.1;
+
+  private static final int MOST_BANK_CONFLICT = 2;
+  private static final int MOST_CALLS = 170;
+  private static final int SIDE = 224;
+
   /** As row_slice_count of native/cuda/row_slices.h: slices times words of 32 channels. */
   private static final int MOST_BLOCKS = 1024;
 
@@ -58,19 +70,22 @@ public final class Traffic {
       usage: scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
       Counts the memory traffic of a mixed-precision step on the emulator (default: 224x224, width 64;
       a minute or two; at least 128x128), scaled to a batch of 512 images. Nothing is timed; no GPU is needed.
+      Ends with 1 where a step moves more bytes, asks for more sectors, has more launches or worse bank conflicts than it may.
       """;
 
   private static final class Row {
     int launches;
     double bytes;
     double requested;
+    double onceBytes; // of them, what does not grow with the images
+    double onceRequested;
     int worstBankConflict;
   }
 
   private Traffic() {}
 
   public static void main(String[] args) {
-    int side = 224;
+    int side = SIDE;
     int width = 64;
     for (int i = 0; i < args.length; i += 2) {
       if (i + 1 == args.length || !args[i].matches("--side|--width")) {
@@ -110,7 +125,9 @@ public final class Traffic {
       throw new IllegalStateException(
           "one image takes " + one.size() + " launches, two take " + two.size());
     }
-    report(config, side, one, two);
+    List<String> tooMuch = report(config, side, one, two);
+    tooMuch.forEach(each -> System.err.println("traffic: error: " + each));
+    System.exit(tooMuch.isEmpty() ? 0 : 1);
   }
 
   /** The records of one step of {@code images}, without those of loading the images. */
@@ -149,14 +166,16 @@ public final class Traffic {
       step.begin(1, 1e-3);
       Tensors.read(backend, net.planner().step().state()); // waits
       Emulator.clear();
-      step.microBatch(images, images);
+      step.lastMicroBatch(images, images);
       step.finish();
       return Emulator.allRecords();
     }
   }
 
-  private static void report(
+  /** Prints the table; what is more than it may be. */
+  private static List<String> report(
       NetworkConfig config, int side, List<Emulator.Work> one, List<Emulator.Work> two) {
+    List<String> over = new ArrayList<>();
     Map<Emulator.Kind, Map<String, Row>> kinds = new LinkedHashMap<>();
     for (int i = 0; i < one.size(); i++) {
       Emulator.Work a = one.get(i);
@@ -172,9 +191,16 @@ public final class Traffic {
       double tooMuch = partialSums(a, b, 2L * config.width() * (side / 4) * (side / 4));
       row.bytes += scaled(a.sectorBytes(), b.sectorBytes()) - tooMuch;
       row.requested += 32 * requested(a, b) - tooMuch;
+      row.onceBytes += Math.max(0, 2 * a.sectorBytes() - b.sectorBytes());
+      row.onceRequested +=
+          Math.max(
+              0, 32 * (requested(a, b) - BATCH * (b.requestedSectors() - a.requestedSectors())));
       row.worstBankConflict = Math.max(row.worstBankConflict, b.worstBankConflict());
     }
     double elements = BATCH * blockElements(config.width(), side);
+    // The limits are those of 224x224: of smaller images, what moves once is too large a part.
+    double growth = blockElements(config.width(), SIDE) / blockElements(config.width(), side);
+    double scaledBytes = 0;
     int calls = 0;
     for (Emulator.Kind kind : new Emulator.Kind[] {Emulator.Kind.KERNEL, Emulator.Kind.LIBRARY}) {
       Map<String, Row> rows = kinds.getOrDefault(kind, Map.of());
@@ -206,6 +232,23 @@ public final class Traffic {
                 : "",
             kind == Emulator.Kind.KERNEL ? Integer.toString(r.worstBankConflict) : "");
         calls += r.launches;
+        if (kind == Emulator.Kind.KERNEL) {
+          if (r.worstBankConflict > MOST_BANK_CONFLICT) {
+            over.add(e.getKey() + ": bank conflicts of " + r.worstBankConflict + ", at most 2");
+          }
+          double bytes = r.onceBytes + growth * (r.bytes - r.onceBytes);
+          double ratio = (r.onceRequested + growth * (r.requested - r.onceRequested)) / bytes;
+          scaledBytes += bytes;
+          if (r.bytes > total / 100 && ratio > MOST_REQUESTED_OF_DISTINCT) {
+            over.add(
+                String.format(
+                    Locale.ROOT,
+                    "%s asks for %.3f times its sectors, at most %.1f",
+                    e.getKey(),
+                    ratio,
+                    MOST_REQUESTED_OF_DISTINCT));
+          }
+        }
       }
       System.out.printf(
           Locale.ROOT,
@@ -222,12 +265,23 @@ public final class Traffic {
             .sum();
     System.out.printf(
         Locale.ROOT,
-        "%nlaunches and library calls of a step: %d (at most 170), and %d memsets%n"
+        "%nlaunches and library calls of a step: %d (at most %d), and %d memsets%n"
+            + "bytes a block element at 224x224: %.2f (at most %.0f)%n"
             + "block elements: %.0f M (mean of inputs and outputs of the binary convolutions, batch %d)%n",
         calls,
+        MOST_CALLS,
         memsets,
+        scaledBytes / elements / growth,
+        MOST_BYTES,
         elements / 1e6,
         BATCH);
+    if (scaledBytes / elements / growth > MOST_BYTES) {
+      over.add("our kernels move more bytes a block element than " + MOST_BYTES);
+    }
+    if (calls > MOST_CALLS) {
+      over.add(calls + " launches and library calls, at most " + MOST_CALLS);
+    }
+    return over;
   }
 
   /**

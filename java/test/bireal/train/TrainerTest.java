@@ -253,7 +253,7 @@ class TrainerTest {
       fill(backend, network, 8, 1);
       for (int i = 1; i <= 60; i++) {
         step.begin(i, 2e-3);
-        step.microBatch(8, 8);
+        step.lastMicroBatch(8, 8);
         step.finish();
       }
       assertEquals(8, step.metrics().top1());
@@ -323,7 +323,7 @@ class TrainerTest {
       network.initialize(3);
       fill(backend, network, 8, 1);
       step.begin(1, 2e-3);
-      step.microBatch(8, 8);
+      step.lastMicroBatch(8, 8);
       step.finish();
       List<NamedTensor> model = NetworkFiles.model(network, 1);
       List<NamedTensor> moments = NetworkFiles.moments(network, step.optimizer());
@@ -331,14 +331,14 @@ class TrainerTest {
       poisoned[17] = Float.NaN;
       Tensors.write(backend, network.input(), poisoned);
       step.begin(2, 2e-3);
-      step.microBatch(8, 8);
+      step.lastMicroBatch(8, 8);
       NonFiniteException e = assertThrows(NonFiniteException.class, step::finish);
       assertEquals(2, e.step());
       assertEquals(model, NetworkFiles.model(network, 1));
       assertEquals(moments, NetworkFiles.moments(network, step.optimizer()));
       fill(backend, network, 8, 1);
       step.begin(2, 2e-3);
-      step.microBatch(8, 8);
+      step.lastMicroBatch(8, 8);
       step.finish();
       assertTrue(Double.isFinite(step.metrics().loss()));
     }

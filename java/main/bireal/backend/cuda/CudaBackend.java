@@ -19,6 +19,7 @@ import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.util.List;
+import java.util.function.LongSupplier;
 import jcuda.CudaException;
 import jcuda.Pointer;
 import jcuda.driver.CUcontext;
@@ -273,17 +274,33 @@ public final class CudaBackend extends CheckedBackend {
     try {
       return allocate(bytes, what);
     } catch (OutOfMemoryError e) {
-      DeviceException exception =
-          new DeviceException(
-              "cuMemAlloc",
-              CUresult.CUDA_ERROR_OUT_OF_MEMORY,
-              String.format(
-                  "%s; %,d MB are free: end what else uses the GPU, or set train.micro_batch lower",
-                  e.getMessage(), availableBytes() >> 20),
-              false);
-      exception.initCause(e);
-      throw exception;
+      throw outOfMemory(e.getMessage(), e);
     }
+  }
+
+  /** A native call that takes memory for {@code what}; throws as {@link #allocateOwn}. */
+  long taking(String what, LongSupplier call) {
+    try {
+      return call.getAsLong();
+    } catch (DeviceException e) {
+      if (e.code() != CUresult.CUDA_ERROR_OUT_OF_MEMORY) {
+        throw e;
+      }
+      throw outOfMemory(what + ": " + e.getMessage(), e);
+    }
+  }
+
+  private DeviceException outOfMemory(String message, Throwable cause) {
+    DeviceException exception =
+        new DeviceException(
+            "cuMemAlloc",
+            CUresult.CUDA_ERROR_OUT_OF_MEMORY,
+            String.format(
+                "%s; %,d MB are free: end what else uses the GPU, or set train.micro_batch lower",
+                message, availableBytes() >> 20),
+            false);
+    exception.initCause(cause);
+    return exception;
   }
 
   @Override

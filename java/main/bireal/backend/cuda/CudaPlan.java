@@ -99,20 +99,23 @@ abstract class CudaPlan implements Ops.Planned {
           opened.add(
               new Handle(
                   spec,
-                  CudaOps.planBinaryConv(
-                      owner.context(),
-                      maxImages,
-                      spec.H(),
-                      spec.W(),
-                      spec.C(),
-                      spec.K(),
-                      spec.R(),
-                      spec.S(),
-                      spec.stride(),
-                      spec.pad(),
-                      real.code,
-                      hasBackward,
-                      !Boolean.getBoolean(CudaBackend.UNMEASURED))));
+                  owner.taking(
+                      "choice of the forward kernel of " + spec,
+                      () ->
+                          CudaOps.planBinaryConv(
+                              owner.context(),
+                              maxImages,
+                              spec.H(),
+                              spec.W(),
+                              spec.C(),
+                              spec.K(),
+                              spec.R(),
+                              spec.S(),
+                              spec.stride(),
+                              spec.pad(),
+                              real.code,
+                              hasBackward,
+                              !Boolean.getBoolean(CudaBackend.UNMEASURED)))));
       long pointer = handle.pointer();
       valueType = CudaOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
       fusesBatchNorm = CudaOps.binaryConvFusesBatchNorm(pointer);

@@ -34,6 +34,11 @@ final class CudaUpdate implements Update {
     return spec;
   }
 
+  @Override
+  public void prepare() {
+    pointer();
+  }
+
   long pointer() {
     if (closed) {
       throw new IllegalStateException("this update is closed");
@@ -73,8 +78,10 @@ final class CudaUpdate implements Update {
       norms[at++] = owner.addressOf(norm.sums());
       norms[at++] = norm.mean().shape().count();
     }
-    return CudaOps.planUpdate(
-        owner.context(), trained, binary, norms, spec.parameters().shape().count());
+    long parameters = spec.parameters().shape().count();
+    return owner.taking(
+        "work list of the optimizer",
+        () -> CudaOps.planUpdate(owner.context(), trained, binary, norms, parameters));
   }
 
   @Override
