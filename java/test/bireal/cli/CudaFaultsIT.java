@@ -90,6 +90,10 @@ class CudaFaultsIT {
     Ended planning = train("fail_allocation=8");
     assertEnds(1, planning, "bireal: error: cuDNN check, ", " MB are free: ", "train.micro_batch");
     assertFalse(planning.output().contains("\tat "), planning.output());
+    // The last of all, which the network's table has not; 32 would fail nothing.
+    Ended update = train("fail_allocation=31");
+    assertEnds(
+        1, update, "error: work list of the optimizer: ", " MB are free: ", "train.micro_batch");
     assertFalse(
         Files.exists(folder.resolve("runs/small")), "a run that could not begin left a folder");
   }
