@@ -40,6 +40,7 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   inverses = worker.add(columns, sizeof(float));
   row_tables = worker.add(s.R, sizeof(const int32_t*));
   filter_rows = worker.add(s.R, sizeof(int64_t));
+  ahead = worker.add(2 * images, sizeof(Fixed16LineAhead));
   worker_bytes = worker.bytes;
   workers = parts.add(threads, worker_bytes);
   bytes = parts.bytes;
@@ -55,20 +56,22 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
   std::fill(is_inside, is_inside + Q, -1);
   std::fill(is_inside + Q, is_inside + round_up(Q, kLineColumns) + margin, 0);
 
-  context.parallel(n + blocks, [&](int64_t task, int worker) {
-    if (task >= n) {
-      const int64_t block = task - n;
-      fixed16_lines_weights(all_weights + block * s.taps() * quads * kLineChannels, w, block, s.K, s.C, s.R, s.S);
-      return;
-    }
-    const float* image = dz + task * outputs;
-    judge_image(kernel, magnitudes + task, falls_back + task, image, alpha, s,
+  auto judge = [&](int64_t image, int worker) {
+    judge_image(kernel, magnitudes + image, falls_back + image, dz + image * outputs, alpha, s,
                 part<uint32_t>(workspace, workers + worker * worker_bytes + tables));
+  };
+  const bool judged_by_task = row_blocks == 1;  // then dz is still in the caches
+  context.parallel(blocks + (judged_by_task ? 0 : n), [&](int64_t task, int worker) {
+    if (task < blocks)
+      fixed16_lines_weights(all_weights + task * s.taps() * quads * kLineChannels, w, task, s.K, s.C, s.R, s.S);
+    else
+      judge(task - blocks, worker);
   });
 
   context.parallel(ceil_div(n, images) * row_blocks, [&](int64_t index, int worker) {
     const int64_t image = index / row_blocks * images, count = std::min(images, n - image);
     const int64_t used = round_up(count * Q, kLineColumns);
+    for (int64_t i = 0; judged_by_task && i < count; ++i) judge(image + i, worker);
     char* own = part<char>(workspace, workers + worker * worker_bytes);
     int32_t* line_tables = part<int32_t>(own, tables);
     int32_t* line_sums = part<int32_t>(own, sums) + margin;
@@ -79,7 +82,9 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
       source[column] = dz + i * outputs + at % Q * s.K;
       inverse[column] = falls_back[i] ? 0.0f : fixed16_inverse(magnitudes[i]);
     }
+    Fixed16LineAhead* pieces = part<Fixed16LineAhead>(own, ahead);
     Fixed16LineTask task;
+    task.ahead = pieces;
     task.rows = part<const int32_t*>(own, row_tables);
     task.filter_rows = part<int64_t>(own, filter_rows);
     task.weights = all_weights, task.sums = line_sums;
@@ -99,6 +104,11 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
         if (p >= P) continue;
         part<const int32_t*>(own, row_tables)[task.row_count] = line_tables + p % ring * row_entries;
         part<int64_t>(own, filter_rows)[task.row_count++] = r;
+      }
+      task.ahead_count = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        pieces[task.ahead_count++] = {dx + (image + i) * inputs + h * s.W * s.C, s.W * s.C};
+        if (staged < P) pieces[task.ahead_count++] = {dz + (image + i) * outputs + staged * Q * s.K, Q * s.K};
       }
       fixed16_lines_add(task);
       for (int64_t i = 0; i < count; ++i) {

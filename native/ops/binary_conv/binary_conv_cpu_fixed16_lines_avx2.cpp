@@ -106,11 +106,32 @@ BIREAL_INLINE void add_tile(const Fixed16LineTask& task, int64_t row, int64_t st
   }
 }
 
+// Cache lines of Fixed16LineAhead, some with every tile.
+struct Fetcher {
+  const Fixed16LineAhead *piece, *end;
+  int64_t done, share;
+
+  Fetcher(const Fixed16LineAhead* pieces, int64_t count, int64_t tiles) : piece(pieces), end(pieces + count), done(0), share(0) {
+    for (const Fixed16LineAhead* p = piece; p < end; ++p) share += (p->count + kLineColumns - 1) / kLineColumns;
+    share = (share + tiles - 1) / tiles;
+  }
+  void fetch() {
+    for (int64_t i = 0; i < share && piece < end; ++i) {
+      _mm_prefetch(reinterpret_cast<const char*>(piece->begin + done), _MM_HINT_T0);
+      done += kLineColumns;
+      if (done >= piece->count) ++piece, done = 0;
+    }
+  }
+};
+
 template <int kRows>
-BIREAL_INLINE void add_tiles(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first) {
+BIREAL_INLINE void add_tiles(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first, Fetcher* fetcher) {
   const int64_t count = task.quads - first < task.quad_block ? task.quads - first : task.quad_block;
   for (int64_t block = 0; block < task.blocks; ++block)
-    for (int64_t t = 0; t < task.S; ++t) add_tile<kRows>(task, row, strip, first, count, block, t);
+    for (int64_t t = 0; t < task.S; ++t) {
+      fetcher->fetch();
+      add_tile<kRows>(task, row, strip, first, count, block, t);
+    }
 }
 
 // One tap and block of channels of bwd_weight.
@@ -196,12 +217,14 @@ void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offse
 
 void fixed16_lines_add(const Fixed16LineTask& task) {
   if (task.row_count == 0) memset(task.sums, 0, size_t(task.blocks * task.S * kLineChannels * task.columns) * sizeof(int32_t));
-  for (int64_t strip = 0; strip < task.columns / kLineColumns; ++strip)
+  const int64_t strips = task.columns / kLineColumns, quad_blocks = (task.quads + task.quad_block - 1) / task.quad_block;
+  Fetcher fetcher(task.ahead, task.ahead_count, strips * quad_blocks * task.blocks * task.S);
+  for (int64_t strip = 0; strip < strips; ++strip)
     for (int64_t first = 0; first < task.quads; first += task.quad_block)
       for (int64_t row = 0; row < task.row_count; row += 3) switch (task.row_count - row) {
-          case 1: add_tiles<1>(task, row, strip, first); break;
-          case 2: add_tiles<2>(task, row, strip, first); break;
-          default: add_tiles<3>(task, row, strip, first);
+          case 1: add_tiles<1>(task, row, strip, first, &fetcher); break;
+          case 2: add_tiles<2>(task, row, strip, first, &fetcher); break;
+          default: add_tiles<3>(task, row, strip, first, &fetcher);
         }
 }
 

@@ -29,6 +29,13 @@ enum {
   kLineBytes = 64 * 1024
 };
 
+/// Memory that will be read or written next: fetched in passing, because neither columns of dz nor channels of dx come in an
+/// order that the processor foresees.
+struct Fixed16LineAhead {
+  const float* begin;
+  int64_t count;
+};
+
 /// One row of dx of all images of the line. `sums`: one block of channels after another.
 struct Fixed16LineTask {
   const int32_t* const* rows;  // tables [strip][quad] of the rows of dz that reach it,
@@ -37,6 +44,8 @@ struct Fixed16LineTask {
   const uint8_t* weights;  // [block][S][R][quad][8], of fixed16_lines_weights
   int32_t* sums;           // [block][S][8][columns]
   int64_t blocks, R, S, quads, quad_block, columns;
+  const Fixed16LineAhead* ahead;
+  int64_t ahead_count;
 };
 
 /// One image of that row.
