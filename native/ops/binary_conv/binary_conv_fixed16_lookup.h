@@ -22,24 +22,20 @@ namespace {
 
 BIREAL_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-BIREAL_INLINE uint32_t larger(uint32_t a, uint32_t b) { return int32_t(a) > int32_t(b) ? a : b; }  // of two magnitudes
-
 void magnitudes(uint32_t* max, const float* dz, const float* alpha, int64_t pixels, int64_t K) {
-  // Four pixels at a time: with few channels, one would wait for the max[k] that the one before has just stored.
-  for (; pixels >= 4; pixels -= 4, dz += 4 * K) {
-    const float *dz1 = dz + K, *dz2 = dz1 + K, *dz3 = dz2 + K;
-    auto update = [&](int64_t k, float factor) {
-      const uint32_t first = larger(fixed16_magnitude(dz[k] * factor), fixed16_magnitude(dz1[k] * factor));
-      const uint32_t second = larger(fixed16_magnitude(dz2[k] * factor), fixed16_magnitude(dz3[k] * factor));
-      max[k] = larger(max[k], larger(first, second));
-    };
-    if (alpha)
-      for (int64_t k = 0; k < K; ++k) update(k, alpha[k]);
-    else
-      for (int64_t k = 0; k < K; ++k) update(k, 1.0f);
+  for (int64_t i = 0; i < pixels; ++i, dz += K) {
+    if (alpha) {
+      for (int64_t k = 0; k < K; ++k) {
+        const uint32_t m = fixed16_magnitude(dz[k] * alpha[k]);
+        max[k] = int32_t(m) > int32_t(max[k]) ? m : max[k];
+      }
+    } else {
+      for (int64_t k = 0; k < K; ++k) {
+        const uint32_t m = fixed16_magnitude(dz[k]);
+        max[k] = int32_t(m) > int32_t(max[k]) ? m : max[k];
+      }
+    }
   }
-  for (; pixels > 0; --pixels, dz += K)
-    for (int64_t k = 0; k < K; ++k) max[k] = larger(max[k], fixed16_magnitude(alpha ? dz[k] * alpha[k] : dz[k]));
 }
 
 double squares(const float* dz, const float* alpha, float inverse, int64_t pixels, int64_t K) {
