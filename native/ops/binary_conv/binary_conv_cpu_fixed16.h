@@ -64,7 +64,7 @@ struct Fixed16InputTiles {
 struct Fixed16InputLines {
   bool pays;                                   // more than byte planes
   int64_t images, columns, ring, row_entries;  // of a line; lines of tables at a time, and 32-bit words of one
-  int64_t quads, quad_block, blocks, rows, row_blocks, margin;
+  int64_t quads, blocks, rows, row_blocks, margin;
   int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, ahead, workers, worker_bytes, bytes;
 
   Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);

@@ -13,8 +13,6 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   quads = ceil_div(s.K, 4);
   blocks = ceil_div(s.C, kLineChannels);
   ring = ceil_div(s.R, s.stride);
-  quad_block = std::max<int64_t>(1, kLineTerms / ring);
-  quad_block = ceil_div(quads, ceil_div(quads, quad_block));
   const int64_t strip_bytes = quads * kLineTable * int64_t(sizeof(int32_t));
   auto strips = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
   auto tables_fit = [&](int64_t count) { return ring * strips(count) * strip_bytes <= kLineBytes; };
@@ -88,7 +86,7 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     task.rows = part<const int32_t*>(own, row_tables);
     task.filter_rows = part<int64_t>(own, filter_rows);
     task.weights = all_weights, task.sums = line_sums;
-    task.blocks = blocks, task.R = s.R, task.S = s.S, task.quads = quads, task.quad_block = quad_block, task.columns = used;
+    task.blocks = blocks, task.R = s.R, task.S = s.S, task.quads = quads, task.columns = used;
     Fixed16LineImage out;
     out.inside = is_inside;
     out.W = s.W, out.Q = Q, out.C = s.C, out.S = s.S, out.stride = s.stride, out.pad = s.pad, out.columns = used;

@@ -125,8 +125,9 @@ struct Fetcher {
 };
 
 template <int kRows>
-BIREAL_INLINE void add_tiles(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first, Fetcher* fetcher) {
-  const int64_t count = task.quads - first < task.quad_block ? task.quads - first : task.quad_block;
+BIREAL_INLINE void add_tiles(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first, int64_t quad_block,
+                             Fetcher* fetcher) {
+  const int64_t count = task.quads - first < quad_block ? task.quads - first : quad_block;
   for (int64_t block = 0; block < task.blocks; ++block)
     for (int64_t t = 0; t < task.S; ++t) {
       fetcher->fetch();
@@ -217,14 +218,16 @@ void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offse
 
 void fixed16_lines_add(const Fixed16LineTask& task) {
   if (task.row_count == 0) memset(task.sums, 0, size_t(task.blocks * task.S * kLineChannels * task.columns) * sizeof(int32_t));
-  const int64_t strips = task.columns / kLineColumns, quad_blocks = (task.quads + task.quad_block - 1) / task.quad_block;
+  const int64_t rows = task.row_count < 3 ? task.row_count : 3, most = rows == 0 ? task.quads : kLineTerms / rows;
+  const int64_t strips = task.columns / kLineColumns, quad_blocks = (task.quads + most - 1) / most;
+  const int64_t quad_block = (task.quads + quad_blocks - 1) / quad_blocks;
   Fetcher fetcher(task.ahead, task.ahead_count, strips * quad_blocks * task.blocks * task.S);
   for (int64_t strip = 0; strip < strips; ++strip)
-    for (int64_t first = 0; first < task.quads; first += task.quad_block)
+    for (int64_t first = 0; first < task.quads; first += quad_block)
       for (int64_t row = 0; row < task.row_count; row += 3) switch (task.row_count - row) {
-          case 1: add_tiles<1>(task, row, strip, first, &fetcher); break;
-          case 2: add_tiles<2>(task, row, strip, first, &fetcher); break;
-          default: add_tiles<3>(task, row, strip, first, &fetcher);
+          case 1: add_tiles<1>(task, row, strip, first, quad_block, &fetcher); break;
+          case 2: add_tiles<2>(task, row, strip, first, quad_block, &fetcher); break;
+          default: add_tiles<3>(task, row, strip, first, quad_block, &fetcher);
         }
 }
 

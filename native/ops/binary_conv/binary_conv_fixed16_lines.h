@@ -43,7 +43,7 @@ struct Fixed16LineTask {
   int64_t row_count;
   const uint8_t* weights;  // [block][S][R][quad][8], of fixed16_lines_weights
   int32_t* sums;           // [block][S][8][columns]
-  int64_t blocks, R, S, quads, quad_block, columns;
+  int64_t blocks, R, S, quads, columns;
   const Fixed16LineAhead* ahead;
   int64_t ahead_count;
 };
