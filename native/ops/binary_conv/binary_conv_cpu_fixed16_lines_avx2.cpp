@@ -1,8 +1,8 @@
 // Fixed-point gradients with AVX2: tables in memory. See binary_conv_fixed16_lines.h.
 //
 // Two loads start in a cycle, so 64 multiply-adds are the ceiling. Measured on Zen 3: 50 in a loop of its own with everything in
-// the first-level cache, 31-37 in fixed16_lines_add, beside which a table costs 4-5 cycles to build and a value of dx 2 to write.
-// VPMADDWD with +-1 reached 24 (of 32).
+// the first-level cache, 40 in fixed16_lines_add, 45 in fixed16_lines_weight_add, beside which tables are built and results
+// written. VPMADDWD with +-1 reached 24 (of 32).
 #include <immintrin.h>
 #include <string.h>
 
