@@ -15,7 +15,8 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   ring = ceil_div(s.R, s.stride);
   const int64_t strip_bytes = quads * kLineTable * int64_t(sizeof(int32_t));
   auto strips = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
-  auto tables_fit = [&](int64_t count) { return ring * strips(count) * strip_bytes <= kLineBytes; };
+  const int64_t most_bytes = s.K <= 64 ? kNarrowLineBytes : kLineBytes;
+  auto tables_fit = [&](int64_t count) { return ring * strips(count) * strip_bytes <= most_bytes; };
   pays = tables_fit(1);
   images = 1;  // fewest idle columns
   for (int64_t count = 2; count <= std::min<int64_t>(s.N, kLineColumns); ++count)

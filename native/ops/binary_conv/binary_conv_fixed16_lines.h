@@ -22,11 +22,11 @@ enum {
   kLineTable = 16 * 16,  // 32-bit words of a table
   kLineTerms = 24,       // tables that stay in a first-level cache of 32 kB
   kLineEntry = 8,        // an entry is kept as 8 times its number: the address of its row, over 8
-  // Tables of all rows of dz that reach a row of dx, up to which this form is used. Measured on Zen 3 as multiples of oneDNN's
-  // float32, byte planes and this: 1.08 and 1.55 (48 kB: 32 channels at 32x32), 1.24 and 1.50 (32 kB: the same, stride 2), 1.83
-  // and 1.96 (48 kB: 64 at 16x16), but 1.48 and 1.51 (128 kB: 64 at 56x56, stride 2), 2.12 and 1.69 (192 kB: 128 at 28x28),
-  // 1.78 and 1.53 (336 kB: 64 at 56x56).
-  kLineBytes = 64 * 1024
+  // Tables of all rows of dz that reach a row of dx, up to which this form is used, and for up to 64 output channels. Measured on
+  // Zen 3 in turn with byte planes: 1.4 times as fast (48 kB: 32 channels at 32x32), 1.3 (32 kB: the same, stride 2), 1.04 to
+  // 1.15 (336 kB: 64 at 56x56), but 0.95 to 1.03 (128 kB: 64 to 128 at 56x56, stride 2), 0.93 to 1 (192 kB: 128 at 28x28).
+  kLineBytes = 64 * 1024,
+  kNarrowLineBytes = 384 * 1024
 };
 
 /// Memory that will be read or written next: fetched in passing, because neither columns of dz nor channels of dx come in an
