@@ -3,6 +3,7 @@
 # versions fit, every function that we call is there, and then the only thing missing is the device, which is said and ends with 3.
 # The driver is the emulator's stand-in with no device in it (a machine without GPU has none). From any folder.
 set -euo pipefail
+if [[ ${1:-} == --help ]]; then sed -n '2,4s/^# //p' "$0"; exit; fi
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$repo"
 fail() { echo "cuda_redist_test: error: $1" >&2; exit 1; }

@@ -2,6 +2,7 @@
 # Kills one run of three stages with SIGKILL at random moments and restarts it, KILLS times (default 200), then lets it end: checkpoint files and
 # log must equal those of an uninterrupted run, to the bit. Usage: scripts/kill_test.sh [KILLS] [SEED]
 set -euo pipefail
+if [[ ${1:-} == -* ]]; then sed -n '2,3s/^# //p' "$0"; [[ $1 == --help ]]; exit; fi
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 kills=${1:-200}
 RANDOM=${2:-1}

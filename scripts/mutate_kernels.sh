@@ -13,7 +13,8 @@ while (( $# > 0 )); do
   case $1 in
     --build) build=$2; shift 2 ;;
     --count) limit=${2-}; [[ $limit =~ ^[1-9][0-9]*$ ]] || fail "--count needs a number of mutants, got \"$limit\""; shift 2 ;;
-    -*) fail "unknown option $1" ;;
+    --help) sed -n '2,7s/^# //p' "$0"; exit ;;
+    -*) fail "unknown option $1; see --help" ;;
     *) pattern=$1; shift ;;
   esac
 done

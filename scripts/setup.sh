@@ -3,6 +3,7 @@
 # sudo only where something is missing. Brings: g++, CMake, GoogleTest, Google Benchmark, clang-format, Fashion-MNIST,
 # and a JDK and Maven where there are none. Maven brings the rest (oneDNN among it) at the first build.
 set -euo pipefail
+if [[ ${1:-} == --help ]]; then sed -n '2,4s/^# //p' "$0"; exit; fi
 
 fail() { echo "setup: error: $1" >&2; exit 1; }
 

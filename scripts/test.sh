@@ -2,6 +2,7 @@
 # Sets up and runs every check: formatters, banned calls, native tests (also under ASan and UBSan), Java tests with
 # -Xcheck:jni, the reference cases. From any folder; leaves everything under target/.
 set -euo pipefail
+if [[ ${1:-} == --help ]]; then sed -n '2,3s/^# //p' "$0"; exit; fi
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 "$repo/scripts/setup.sh"
 cd "$repo"

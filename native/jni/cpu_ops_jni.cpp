@@ -378,14 +378,19 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdSums(JNIEnv* e
   jni_guard(env, [&] { batch_norm_bwd_sums(host(context), sums, dy, v, type, rows, c, workspace); });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong, jlong coefficients,
-                                                                               jlong dgamma, jlong dbeta, jlong sums, jlong,
-                                                                               jlong stats, jlong alpha, jlong gamma, jlong rows,
-                                                                               jlong c, jint mode) {
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_batchNormBwdCoefficients(
+    JNIEnv* env, jobject, jlong, jlong coefficients, jlong dgamma, jlong dbeta, jlong sums, jlong stats, jlong alpha, jlong gamma,
+    jlong shortcut_coefficients, jlong shortcut_dgamma, jlong shortcut_dbeta, jlong shortcut_sums, jlong shortcut_stats,
+    jlong shortcut_alpha, jlong shortcut_gamma, jlong, jlong rows, jlong c, jint mode) {
   jni_guard(env, [&] {
     ref::batch_norm_bwd_coefficients(pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
                                      pointer<const double>(sums), pointer<const double>(stats), floats(alpha), floats(gamma),
                                      rows, c, GradMode(mode));
+    if (shortcut_coefficients)
+      ref::batch_norm_bwd_coefficients(pointer<float>(shortcut_coefficients), pointer<float>(shortcut_dgamma),
+                                       pointer<float>(shortcut_dbeta), pointer<const double>(shortcut_sums),
+                                       pointer<const double>(shortcut_stats), floats(shortcut_alpha), floats(shortcut_gamma),
+                                       rows, c, GradMode(mode));
   });
 }
 

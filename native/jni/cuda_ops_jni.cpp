@@ -50,6 +50,14 @@ const Gpu& gpu(jlong context) {
   return g;
 }
 
+/// Of a convolution, which adds to them; 0: none.
+void clear_sums(const BinaryConv& b, jlong sums) {
+  const cuda::Driver& driver = b.gpu.device.driver();
+  if (sums)
+    driver.check(driver.cuMemsetD8Async(cuda::DevicePointer(sums), 0, size_t(2 * b.plan.shape.K) * sizeof(int64_t), b.gpu.stream),
+                 "cuMemsetD8Async");
+}
+
 const float* floats(jlong address) { return pointer<const float>(address); }
 
 std::string text(JNIEnv* env, jstring string) {
@@ -193,12 +201,13 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_openLibrary(JNIEnv* env,
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cuda_CudaOps_planBinaryConv(JNIEnv* env, jclass, jlong context, jlong n, jlong h,
                                                                         jlong w, jlong c, jlong k, jlong r, jlong s, jlong stride,
-                                                                        jlong pad, jint type, jboolean measured) {
+                                                                        jlong pad, jint type, jboolean training,
+                                                                        jboolean measured) {
   return jni_guard(env, [&]() -> jlong {
     const Gpu& g = gpu(context);
     const Conv2dShape shape{n, h, w, c, k, r, s, stride, pad};
     return reinterpret_cast<jlong>(
-        new BinaryConv{g, cuda::binary_conv_plan(g.device, shape, measured ? nullptr : ""), DType(type)});
+        new BinaryConv{g, cuda::binary_conv_plan(g.device, shape, measured ? nullptr : "", DType(type), training), DType(type)});
   });
 }
 
@@ -223,13 +232,30 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_binaryConvFwd(JNIEnv* en
   jni_guard(env, [&] {
     const BinaryConv& b = *pointer<BinaryConv>(plan);
     b.gpu.device.make_current();
-    const cuda::Device& device = b.gpu.device;
-    if (sums)  // which the launch adds to
-      device.driver().check(device.driver().cuMemsetD8Async(cuda::DevicePointer(sums), 0,
-                                                            size_t(2 * b.plan.shape.K) * sizeof(int64_t), b.gpu.stream),
-                            "cuMemsetD8Async");
-    cuda::binary_conv_fwd(device, b.plan, pointer<void>(v), pointer<int64_t>(sums), pointer<const word_t>(x),
+    clear_sums(b, sums);
+    cuda::binary_conv_fwd(b.gpu.device, b.plan, pointer<void>(v), pointer<int64_t>(sums), pointer<const word_t>(x),
                           pointer<const word_t>(w), n, b.gpu.stream);
+  });
+}
+
+JNIEXPORT jboolean JNICALL Java_bireal_backend_cuda_CudaOps_binaryConvFusesBatchNorm(JNIEnv* env, jclass, jlong plan) {
+  return jni_guard(env, [&]() -> jboolean { return cuda::binary_conv_fuses_norm(pointer<BinaryConv>(plan)->plan); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_binaryConvBatchNormFwd(
+    JNIEnv* env, jclass, jlong plan, jlong y, jint type, jlong bits, jlong v, jlong x, jlong w, jlong affine, jlong stats,
+    jlong running, jlong sums, jlong alpha, jlong gamma, jlong beta, jdouble eps, jlong shortcut, jlong shortcut_affine,
+    jlong bias1, jlong slope, jlong bias2, jlong threshold, jlong n) {
+  jni_guard(env, [&] {
+    const BinaryConv& b = *pointer<BinaryConv>(plan);
+    b.gpu.device.make_current();
+    clear_sums(b, sums);
+    const cuda::BatchNormStatistics norm = statistics(stats, affine, running, sums, 1, true, alpha, gamma, beta, eps);
+    cuda::BatchNormApplyCuda in = apply(v, jint(b.plan.v_type), affine, shortcut, shortcut_affine, bias1, slope, bias2);
+    in.statistics = stats ? &norm : nullptr;
+    in.threshold = floats(threshold);
+    cuda::binary_conv_norm_fwd(b.gpu.device, b.plan, pointer<void>(v), pointer<void>(y), DType(type), pointer<word_t>(bits), in,
+                               pointer<const word_t>(x), pointer<const word_t>(w), n, b.gpu.stream);
   });
 }
 
@@ -467,17 +493,23 @@ JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdSums(JNIEnv*
   });
 }
 
-JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(JNIEnv* env, jobject, jlong context,
-                                                                                 jlong coefficients, jlong dgamma, jlong dbeta,
-                                                                                 jlong sums, jlong summed_rows, jlong stats,
-                                                                                 jlong alpha, jlong gamma, jlong rows, jlong c,
-                                                                                 jint mode) {
+static cuda::BatchNormBackward backward(jlong coefficients, jlong dgamma, jlong dbeta, jlong sums, jlong stats, jlong alpha,
+                                        jlong gamma) {
+  return {pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta), pointer<const double>(sums),
+          pointer<const double>(stats), floats(alpha),          floats(gamma)};
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cuda_CudaOps_batchNormBwdCoefficients(
+    JNIEnv* env, jobject, jlong context, jlong coefficients, jlong dgamma, jlong dbeta, jlong sums, jlong stats, jlong alpha,
+    jlong gamma, jlong shortcut_coefficients, jlong shortcut_dgamma, jlong shortcut_dbeta, jlong shortcut_sums,
+    jlong shortcut_stats, jlong shortcut_alpha, jlong shortcut_gamma, jlong summed_rows, jlong rows, jlong c, jint mode) {
   jni_guard(env, [&] {
     const Gpu& g = gpu(context);
-    cuda::batch_norm_bwd_coefficients(g.device, pointer<float>(coefficients), pointer<float>(dgamma), pointer<float>(dbeta),
-                                      pointer<const double>(sums), cuda::row_slice_count(summed_rows, c),
-                                      pointer<const double>(stats), floats(alpha), floats(gamma), rows, c, GradMode(mode),
-                                      g.stream);
+    const cuda::BatchNormBackward shortcut = backward(shortcut_coefficients, shortcut_dgamma, shortcut_dbeta, shortcut_sums,
+                                                      shortcut_stats, shortcut_alpha, shortcut_gamma);
+    cuda::batch_norm_bwd_coefficients(g.device, backward(coefficients, dgamma, dbeta, sums, stats, alpha, gamma),
+                                      shortcut_coefficients ? &shortcut : nullptr, cuda::row_slice_count(summed_rows, c), rows, c,
+                                      GradMode(mode), g.stream);
   });
 }
 

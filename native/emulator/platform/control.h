@@ -9,6 +9,7 @@
 //   memory_limit        8 GiB     bytes of device memory
 //   device_count        1         0: cuInit finds no device
 //   compute_capability  80        75, 80, 86, 89, 90, 100 or 120
+//   multiprocessors     0         of the device; 0: as many as a card of the capability has
 //   driver_version      13000     as cuDriverGetVersion; decides which PTX versions load
 //   cudnn_version       90501     as cudnnGetVersion
 //   cublas_version      120600    as cublasGetVersion

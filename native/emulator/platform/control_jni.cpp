@@ -42,7 +42,7 @@ JNIEXPORT jstring JNICALL Java_bireal_backend_cuda_Emulator_recordName0(JNIEnv* 
 }
 
 // Kind, bytes and distinct sectors read and written, sectors requested and ideal, worst bank conflict, thread instructions,
-// replay, blocks.
+// replay, grid.
 JNIEXPORT jlongArray JNICALL Java_bireal_backend_cuda_Emulator_record0(JNIEnv* env, jclass, jlong i) {
   bireal_emulator_record r;
   if (bireal_emulator_get_record(i, &r) != 0) return nullptr;
@@ -56,7 +56,9 @@ JNIEXPORT jlongArray JNICALL Java_bireal_backend_cuda_Emulator_record0(JNIEnv* e
                           jlong(r.worst_bank_conflict),
                           jlong(r.thread_instructions),
                           r.replay,
-                          jlong(r.grid[0]) * r.grid[1] * r.grid[2]};
+                          jlong(r.grid[0]),
+                          jlong(r.grid[1]),
+                          jlong(r.grid[2])};
   const jsize count = jsize(sizeof values / sizeof values[0]);
   jlongArray array = env->NewLongArray(count);
   if (array != nullptr) env->SetLongArrayRegion(array, 0, count, values);

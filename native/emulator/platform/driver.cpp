@@ -67,7 +67,10 @@ int64_t attribute(int id) {
     case 13: return 1500000;     // CLOCK_RATE, kHz
     case 14: return 512;         // TEXTURE_ALIGNMENT
     case 15: return 1;           // GPU_OVERLAP
-    case 16: return m.multiprocessors;
+    case 16: {
+      const int64_t set = driver().monitor.get("multiprocessors");
+      return set ? set : m.multiprocessors;
+    }
     case 17:
     case 18: return 0;  // KERNEL_EXEC_TIMEOUT, INTEGRATED
     case 19: return 1;  // CAN_MAP_HOST_MEMORY

@@ -18,6 +18,7 @@ const Setting kSettings[] = {
     {"memory_limit", int64_t(8) << 30, 0, int64_t(1) << 40},
     {"device_count", 1, 0, 1},
     {"compute_capability", 80, 75, 120},
+    {"multiprocessors", 0, 0, 1024},
     {"driver_version", 13000, 10000, 99999},
     {"cudnn_version", 90501, 8000, 99999},
     {"cublas_version", 120600, 110000, 129999},

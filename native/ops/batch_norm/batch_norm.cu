@@ -1,88 +1,11 @@
 #include "cuda/row_sums.cuh"
 #include "cuda/warp.cuh"
+#include "ops/batch_norm/batch_norm.cuh"
 #include "ops/batch_norm/batch_norm_params.h"
 
 namespace bireal {
 
 // ---- Statistics ---------------------------------------------------------------------------------------------------
-
-// (m S2 - S1^2) / m^2, rounded once, as integer_variance of the reference: the quotient of 128 by 64 bits to 64 significant bits
-// by long division, the rest or-ed into the last bit, which the conversion to double then rounds.
-__device__ __forceinline__ double integer_variance(long long S1, long long S2, long long m) {
-  const unsigned long long s1 = S1 < 0 ? -(unsigned long long)S1 : (unsigned long long)S1;
-  unsigned long long low = (unsigned long long)m * (unsigned long long)S2, high = __umul64hi(m, S2);
-  const unsigned long long square_low = s1 * s1, square_high = __umul64hi(s1, s1);
-  high -= square_high + (low < square_low);
-  low -= square_low;
-  if ((high | low) == 0) return 0.0;
-  int exponent = 0;  // the quotient is q * 2^exponent
-  if (high == 0) {
-    high = low, low = 0;
-    exponent -= 64;
-  }
-  const int shift = __clzll((long long)high);
-  if (shift > 0) {
-    high = high << shift | low >> (64 - shift);
-    low <<= shift;
-  }
-  unsigned long long divisor = (unsigned long long)m * (unsigned long long)m;
-  const int divisor_shift = __clzll((long long)divisor);
-  divisor <<= divisor_shift;
-  exponent += divisor_shift - shift;
-  // Now 1/2 <= high, divisor / 2^64 < 1: the quotient has 64 or 65 bits.
-  unsigned long long rest = high, q = 0;
-  const bool has_65_bits = rest >= divisor;
-  if (has_65_bits) rest -= divisor;
-#pragma unroll 1
-  for (int bit = 63; bit >= 0; --bit) {
-    const bool carry = rest >> 63;
-    rest = rest << 1 | (low >> bit & 1);
-    q <<= 1;
-    if (carry || rest >= divisor) {
-      rest -= divisor;
-      q |= 1;
-    }
-  }
-  unsigned long long lost = rest != 0;
-  if (has_65_bits) {
-    lost |= q & 1;
-    q = 1ull << 63 | q >> 1;
-    exponent += 1;
-  }
-  return __ull2double_rn(q | lost) * __longlong_as_double((long long)(1023 + exponent) << 52);
-}
-
-struct Affine {
-  float scale, shift;
-};
-
-// Mean, variance, scale and shift of channel c from the finished sums; `write` says whether this thread also stores them.
-__device__ __forceinline__ Affine channel_statistics(const BatchNormStatisticsParams& p, int c, long long exact1,
-                                                     long long exact2, double real1, double real2, bool write) {
-  const double m = double(p.rows), a = p.alpha ? double(p.alpha[c]) : 1.0;
-  double mean, var;
-  if (p.integer_sums) {
-    mean = double(exact1) / m;
-    var = integer_variance(exact1, exact2, p.rows);
-  } else {
-    mean = real1 / m;
-    var = real2 / m - mean * mean;
-    if (var < 0) var = 0;  // rounding; a NaN stays a NaN
-  }
-  const double invstd = 1.0 / sqrt(a * a * var + p.eps);
-  const double scale = double(p.gamma[c]) * a * invstd;
-  const Affine affine = {float(scale), float(double(p.beta[c]) - scale * mean)};
-  if (write) {
-    p.stats[c] = mean;
-    p.stats[p.C + c] = var;
-    p.stats[2 * p.C + c] = invstd;
-    p.affine[c] = affine.scale;
-    p.affine[p.C + c] = affine.shift;
-    p.running_sums[c] += a * mean;
-    p.running_sums[p.C + c] += a * a * var * (m / (m - 1.0));
-  }
-  return affine;
-}
 
 // A block of 16 warps finishes 32 channels. Shared: 8 KB.
 extern "C" __global__ void __launch_bounds__(kSliceThreads) batch_norm_statistics_kernel(const BatchNormStatisticsParams p) {
@@ -143,6 +66,11 @@ __device__ __forceinline__ void batch_norm_bwd_sums(const BatchNormSumsParams& p
 BIREAL_V_ENTRIES(batch_norm_bwd_sums, kRowThreads, BatchNormSumsParams, batch_norm_bwd_sums)
 
 // ---- Apply --------------------------------------------------------------------------------------------------------
+
+struct SharedConstants {  // references: what a pass does not need is not loaded
+  const float &scale, &shift, &shortcut_scale, &shortcut_shift, &threshold;
+  const Vec<float, 4>& rprelu;
+};
 
 // A block takes up to 8 words of channels of a slice of rows. Where the sums of v are given it first finishes their statistics,
 // one channel a thread (the blocks of slice 0 also store them). A step of a warp is 8 words of output: one row of 8 words, or
@@ -211,19 +139,9 @@ __device__ __forceinline__ void batch_norm_apply(const BatchNormApplyParams& p) 
         const int j = 4 * half + i, k = channel_of[j];
         bool negative = false;
         if (row + row_of[j] < end) {
-          float u = fmaf(scale[k], to_float(value[i]), shift[k]);
-          if (p.shortcut_affine)
-            u += fmaf(shortcut_scale[k], to_float(residual[i]), shortcut_shift[k]);
-          else if (shortcut)
-            u += to_float(residual[i]);
-          if (p.slope) {
-            const Vec<float, 4> constants = rprelu[k];
-            const float w = u + constants.v[0];
-            u = (w > 0.0f ? w : constants.v[1] * w) + constants.v[2];
-          }
-          const T stored = from_float<T>(u);
-          y[(row + row_of[j]) * p.C + first_channel + k] = stored;
-          negative = sign_bit(p.threshold ? to_float(stored) + threshold[k] : to_float(stored));
+          const SharedConstants constants{scale[k], shift[k], shortcut_scale[k], shortcut_shift[k], threshold[k], rprelu[k]};
+          y[(row + row_of[j]) * p.C + first_channel + k] =
+              batch_norm_applied(p, constants, to_float(value[i]), residual[i], negative);
         }
         const word_t packed = __ballot_sync(kAllLanes, negative);
         if (lane == j) mine = packed;
@@ -288,24 +206,26 @@ __device__ __forceinline__ void batch_norm_rprelu_bwd(const BatchNormRpreluBwdPa
 BIREAL_V_ENTRIES(batch_norm_rprelu_bwd, kRowThreads, BatchNormRpreluBwdParams, batch_norm_rprelu_bwd)
 BIREAL_ENTRY(batch_norm_rprelu_bwd, sum, kSliceThreads, cuda::FinishRowSumsParams, finish_row_sums)
 
-// A block of 16 warps finishes 32 channels. Shared: 8 KB.
+// A block of 16 warps finishes 32 channels of one of the norms. Shared: 8 KB.
 extern "C" __global__ void __launch_bounds__(kSliceThreads)
     batch_norm_bwd_coefficients_kernel(const BatchNormBwdCoefficientsParams p) {
   __shared__ double scratch[2 * kSliceThreads];
+  BatchNormBwdCoefficientsParams::Norm norm = p.norm;
+  if (blockIdx.y == 1) norm = p.shortcut;
   double sums[2];
-  add_slices(sums, p.sums, p.C, 2 * p.C, p.slices, scratch);
+  add_slices(sums, norm.sums, p.C, 2 * p.C, p.slices, scratch);
   const int c = int(blockIdx.x) * 32 + int(threadIdx.x % 32);
   if (threadIdx.x >= 32 || c >= p.C) return;
-  const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = p.stats[c], invstd = p.stats[2 * p.C + c];
-  const double alpha = p.alpha ? double(p.alpha[c]) : 1.0;
+  const double m = double(p.rows), B1 = sums[0], B2 = sums[1], mean = norm.stats[c], invstd = norm.stats[2 * p.C + c];
+  const double alpha = norm.alpha ? double(norm.alpha[c]) : 1.0;
   const double G = alpha * invstd * (B2 - mean * B1);
-  const double a = double(p.gamma[c]) * invstd;
+  const double a = double(norm.gamma[c]) * invstd;
   const double b = -a * alpha * invstd * G / m;
-  p.coefficients[c] = float(a);
-  p.coefficients[p.C + c] = float(b);
-  p.coefficients[2 * p.C + c] = float(-a * B1 / m - b * mean);
-  p.dgamma[c] = p.accumulate ? p.dgamma[c] + float(G) : float(G);
-  p.dbeta[c] = p.accumulate ? p.dbeta[c] + float(B1) : float(B1);
+  norm.coefficients[c] = float(a);
+  norm.coefficients[p.C + c] = float(b);
+  norm.coefficients[2 * p.C + c] = float(-a * B1 / m - b * mean);
+  norm.dgamma[c] = p.accumulate ? norm.dgamma[c] + float(G) : float(G);
+  norm.dbeta[c] = p.accumulate ? norm.dbeta[c] + float(B1) : float(B1);
 }
 
 template <class T, class V>

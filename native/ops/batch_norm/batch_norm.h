@@ -92,6 +92,9 @@ using ref::batch_norm_commit;
 using ref::batch_norm_inference;
 using ref::batch_norm_statistics;
 }  // namespace bireal::cpu
+namespace bireal {
+struct BatchNormApplyParams;
+}
 namespace bireal::cuda {
 // What differs from cpu: values (y, dy, dz, shortcut, real v) are stored as kF32, kF16 or kBf16; v is kI16, kI32 or that type.
 // Sums are partial, [slices, 2, C], added in order by whoever needs them, with slices = row_slice_count(rows, C) (row_slices.h)
@@ -132,6 +135,9 @@ struct BatchNormApplyCuda {
 void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
                       int64_t C, Stream stream);
 
+/// The kernel's parameters, for kernels that apply to what they have just computed.
+BatchNormApplyParams batch_norm_apply_params(void* y, word_t* bits, const BatchNormApplyCuda& in, int64_t rows, int64_t C);
+
 /// `in` as apply had it; of it, affine is read in any case, statistics, threshold and bias2 are not looked at. sums
 /// [row_slice_count(rows, C), 2, C] and dbias1 are of the stored dz. Two launches.
 void batch_norm_rprelu_bwd(const Device& device, void* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
@@ -143,9 +149,18 @@ void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DTy
                          int64_t rows, int64_t C, Stream stream);
 /// sums [slices, 2, C]: of batch_norm_bwd_sums, approx_sign_bwd or batch_norm_rprelu_bwd, row_slice_count(rows, C) of their rows,
 /// which behind a max-pool are fewer than those of the statistics.
-void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
-                                 int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
-                                 int64_t C, GradMode mode, Stream stream);
+struct BatchNormBackward {
+  float* coefficients;
+  float* dgamma;
+  float* dbeta;
+  const double* sums;
+  const double* stats;
+  const float* alpha;
+  const float* gamma;
+};
+/// One launch: also for the norm of a shortcut that was added, which has the same dy and so the same slices, rows and C, or null.
+void batch_norm_bwd_coefficients(const Device& device, const BatchNormBackward& norm, const BatchNormBackward* shortcut_norm,
+                                 int64_t slices, int64_t rows, int64_t C, GradMode mode, Stream stream);
 /// Where shortcut_dz is not null also that of the shortcut's own norm, which was added and has the same dy: shortcut_v and
 /// shortcut_dz [rows, C] of `type`; shortcut_dz must not be dy.
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,

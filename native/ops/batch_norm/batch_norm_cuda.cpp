@@ -44,8 +44,7 @@ void batch_norm_inference(const Device& device, float* affine, const float* runn
   launch(device, "batch_norm_inference_kernel", LaunchShape(128, ceil_div(C, 128)), p, stream);
 }
 
-void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
-                      int64_t C, Stream stream) {
+BatchNormApplyParams batch_norm_apply_params(void* y, word_t* bits, const BatchNormApplyCuda& in, int64_t rows, int64_t C) {
   const int64_t Cw = word_count(C), group_words = std::min<int64_t>(Cw, 8), slices = row_slice_count(rows, C);
   BatchNormApplyParams p{y,        bits,     in.v, in.shortcut, in.affine,   in.shortcut_affine,   in.threshold,    in.bias1,
                          in.slope, in.bias2, rows, int32_t(C),  int32_t(Cw), int32_t(group_words), int32_t(slices), {}};
@@ -54,8 +53,14 @@ void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits,
             "batch_norm_apply: only the integer sums of a binary convolution can be finished in the same pass");
     p.statistics = params(*in.statistics, rows, C);
   }
+  return p;
+}
+
+void batch_norm_apply(const Device& device, void* y, DType y_type, word_t* bits, const BatchNormApplyCuda& in, int64_t rows,
+                      int64_t C, Stream stream) {
+  const BatchNormApplyParams p = batch_norm_apply_params(y, bits, in, rows, C);
   launch(device, storage_kernel("batch_norm_apply", y_type, in.v_type),
-         LaunchShape(kRowBlockThreads, ceil_div(Cw, group_words) * slices), p, stream);
+         LaunchShape(kRowBlockThreads, ceil_div(p.Cw, p.group_words) * p.slices), p, stream);
 }
 
 int64_t batch_norm_rprelu_bwd_workspace_bytes(int64_t rows, int64_t C) { return row_slice_sums_bytes(rows, C); }
@@ -85,12 +90,16 @@ void batch_norm_bwd_sums(const Device& device, double* sums, const void* dy, DTy
          stream);
 }
 
-void batch_norm_bwd_coefficients(const Device& device, float* coefficients, float* dgamma, float* dbeta, const double* sums,
-                                 int64_t slices, const double* stats, const float* alpha, const float* gamma, int64_t rows,
-                                 int64_t C, GradMode mode, Stream stream) {
-  BatchNormBwdCoefficientsParams p{
-      coefficients, dgamma, dbeta, sums, stats, alpha, gamma, rows, int32_t(C), int32_t(slices), mode == GradMode::kAccumulate};
-  launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C)), p, stream);
+static BatchNormBwdCoefficientsParams::Norm params(const BatchNormBackward& in) {
+  return {in.coefficients, in.dgamma, in.dbeta, in.sums, in.stats, in.alpha, in.gamma};
+}
+
+void batch_norm_bwd_coefficients(const Device& device, const BatchNormBackward& norm, const BatchNormBackward* shortcut_norm,
+                                 int64_t slices, int64_t rows, int64_t C, GradMode mode, Stream stream) {
+  BatchNormBwdCoefficientsParams p{params(norm), {}, rows, int32_t(C), int32_t(slices), mode == GradMode::kAccumulate};
+  if (shortcut_norm) p.shortcut = params(*shortcut_norm);
+  launch(device, "batch_norm_bwd_coefficients_kernel", LaunchShape(kSliceThreads, word_count(C), shortcut_norm ? 2 : 1), p,
+         stream);
 }
 
 void batch_norm_bwd_apply(const Device& device, void* dz, const void* dy, DType type, const void* v, DType v_type,

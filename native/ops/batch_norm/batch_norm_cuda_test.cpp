@@ -417,9 +417,10 @@ TEST_F(BatchNormCuda, BackwardMatchesRefGivenItsSums) {
         DeviceArray<float> accumulated(before), overwritten(C);
         float* out = mode == GradMode::kAccumulate ? accumulated.data() : overwritten.data();
         DeviceArray<float> other(before);
-        cuda::batch_norm_bwd_coefficients(cuda_device(), coefficients.data(), out, other.data(), partial.data(),
-                                          cuda::row_slice_count(rows, C), device_stats.data(), device_alpha.data(),
-                                          device_gamma.data(), rows, C, mode, cuda_stream());
+        cuda::batch_norm_bwd_coefficients(cuda_device(),
+                                          {coefficients.data(), out, other.data(), partial.data(), device_stats.data(),
+                                           device_alpha.data(), device_gamma.data()},
+                                          nullptr, cuda::row_slice_count(rows, C), rows, C, mode, cuda_stream());
         ref::batch_norm_bwd_coefficients(expected_coefficients.data(), expected_dgamma.data(), expected_dbeta.data(), sums.data(),
                                          stats.data(), alpha.data(), gamma.data(), rows, C, mode);
         // b and c come from B2 - mean B1, which may cancel: 2^-50 of what is subtracted, then one rounding to float.
@@ -457,6 +458,82 @@ TEST_F(BatchNormCuda, BackwardMatchesRefGivenItsSums) {
       expect_same_or_nan(both.values(), expected_dz, "dz of both");
       expect_same_or_nan(shortcut_dz.values(), expected_shortcut_dz, "dz of the shortcut");
     });
+  });
+}
+
+namespace {
+
+// One of two norms whose results were added. Its partial sums are integers, so that any order of additions gives the same bits.
+struct OneOfTwo {
+  std::vector<double> partial, stats;
+  std::vector<float> alpha, gamma, before;
+  DeviceArray<double> device_partial, device_stats;
+  DeviceArray<float> device_alpha, device_gamma, coefficients, dgamma, dbeta;
+
+  OneOfTwo(int64_t slices, int64_t C, uint64_t seed, bool with_alpha, GradMode mode)
+      : partial(values(slices * 2 * C, [&](uint64_t i) { return double(splitmix64(seed, i) >> 52) - 2048; })),
+        stats(values(3 * C, [&](uint64_t i) { return 0.1 + uniform01(seed + 1, i); })),
+        alpha(with_alpha ? random_floats(C, seed + 2) : std::vector<float>()),
+        gamma(random_floats(C, seed + 3)),
+        before(mode == GradMode::kAccumulate ? random_floats(2 * C, seed + 4) : std::vector<float>(size_t(2 * C))),
+        device_partial(partial),
+        device_stats(stats),
+        device_alpha(alpha),
+        device_gamma(gamma),
+        coefficients(3 * C),
+        dgamma(gradient(0, C, mode)),
+        dbeta(gradient(C, C, mode)) {}
+
+  cuda::BatchNormBackward device() {
+    return {coefficients.data(),   dgamma.data(),       dbeta.data(),
+            device_partial.data(), device_stats.data(), alpha.empty() ? nullptr : device_alpha.data(),
+            device_gamma.data()};
+  }
+
+  void expect_as_ref(int64_t slices, int64_t rows, int64_t C, GradMode mode, const char* what) const {
+    SCOPED_TRACE(what);
+    const std::vector<double> sums = added(Guarded<double>(partial), slices, C);
+    Guarded<float> expected(3 * C), expected_dgamma(std::vector<float>(before.begin(), before.begin() + C)),
+        expected_dbeta(std::vector<float>(before.begin() + C, before.end()));
+    ref::batch_norm_bwd_coefficients(expected.data(), expected_dgamma.data(), expected_dbeta.data(), sums.data(), stats.data(),
+                                     alpha.empty() ? nullptr : alpha.data(), gamma.data(), rows, C, mode);
+    expect_same_bits(coefficients.values(), expected, "coefficients");
+    expect_same_bits(dgamma.values(), expected_dgamma, "dgamma");
+    expect_same_bits(dbeta.values(), expected_dbeta, "dbeta");
+  }
+
+ private:
+  template <class F>
+  static std::vector<double> values(int64_t count, const F& f) {
+    std::vector<double> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = f(i);
+    return values;
+  }
+  // What is overwritten is unwritten before, so that the emulator reports who reads it.
+  DeviceArray<float> gradient(int64_t first, int64_t C, GradMode mode) const {
+    if (mode == GradMode::kOverwrite) return DeviceArray<float>(C);
+    return DeviceArray<float>(std::vector<float>(before.begin() + first, before.begin() + first + C));
+  }
+};
+
+}  // namespace
+
+TEST_F(BatchNormCuda, BackwardCoefficientsOfTwoNormsAreThoseOfEach) {
+  in_both_orders([] {
+    for (int64_t rows : {2, 150, 5000})
+      for (int64_t C : kChannels)
+        for (GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate})
+          for (bool first_has_alpha : {true, false}) {  // of a binary convolution; the other's input is real
+            SCOPED_TRACE("rows" + std::to_string(rows) + "_C" + std::to_string(C) + "_mode" + std::to_string(int(mode)) +
+                         (first_has_alpha ? "_alpha_first" : "_alpha_second"));
+            const int64_t slices = cuda::row_slice_count(rows, C);
+            OneOfTwo norm(slices, C, 71, first_has_alpha, mode), shortcut(slices, C, 81, !first_has_alpha, mode);
+            const cuda::BatchNormBackward device_shortcut = shortcut.device();
+            cuda::batch_norm_bwd_coefficients(cuda_device(), norm.device(), &device_shortcut, slices, rows, C, mode,
+                                              cuda_stream());
+            norm.expect_as_ref(slices, rows, C, mode, "norm");
+            shortcut.expect_as_ref(slices, rows, C, mode, "shortcut's norm");
+          }
   });
 }
 

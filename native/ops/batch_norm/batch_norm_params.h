@@ -46,10 +46,12 @@ struct BatchNormRpreluBwdParams {
   int32_t C, slices;
 };
 
-struct BatchNormBwdCoefficientsParams {
-  float *coefficients, *dgamma, *dbeta;
-  const double *sums, *stats;  // sums [slices, 2, C]
-  const float *alpha, *gamma;
+struct BatchNormBwdCoefficientsParams {  // blocks are [words, norms]
+  struct Norm {
+    float *coefficients, *dgamma, *dbeta;
+    const double *sums, *stats;  // sums [slices, 2, C]
+    const float *alpha, *gamma;
+  } norm, shortcut;
   int64_t rows;
   int32_t C, slices, accumulate;
 };

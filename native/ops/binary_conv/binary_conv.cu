@@ -28,7 +28,7 @@ __device__ __forceinline__ void binary_conv_fwd_popc(const BinaryConvFwdParams& 
   }
   long long s1[4] = {0, 0, 0, 0}, s2[4] = {0, 0, 0, 0};
   const auto in_order = [](int k) { return k; };
-  if (p.chunks == 1) load_weights<kChannels, kRow>(weights, p, first_channel, 0, in_order);
+  if (p.chunks == 1) load_weights<kChannels, kRow, 4>(weights, p, first_channel, 0, in_order);
 
   for (int64_t index = blockIdx.x; index < p.tiles; index += gridDim.x) {
     const Tile tile = tile_at(p, index);
@@ -43,8 +43,8 @@ __device__ __forceinline__ void binary_conv_fwd_popc(const BinaryConvFwdParams& 
     }
     for (int chunk = 0; chunk < p.chunks; ++chunk) {
       __syncthreads();  // nobody reads the last halo, or the last weights, any more
-      load_halo(halo, p, tile, chunk);
-      if (p.chunks > 1) load_weights<kChannels, kRow>(weights, p, first_channel, chunk, in_order);
+      load_halo<4>(halo, p, tile, chunk);
+      if (p.chunks > 1) load_weights<kChannels, kRow, 4>(weights, p, first_channel, chunk, in_order);
       __syncthreads();
       const word_t* w = weights + 2 * t;
       for (int r = 0; r < p.R; ++r)

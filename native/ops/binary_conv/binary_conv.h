@@ -33,6 +33,7 @@
 #include "core/bits.h"
 #include "core/shapes.h"
 #include "cuda/forward.h"
+#include "ops/batch_norm/batch_norm.h"
 
 namespace bireal {
 /// Arithmetic of the two backward passes, or none: such a plan is for inference. Wire codes of bireal.backend.Gradient.
@@ -93,15 +94,26 @@ struct BinaryConvPlan {
 };
 /// Forward kernels that can run the shape on this GPU, best guess first; popc is always among them.
 std::vector<const char*> binary_conv_kernel_names(const Device& device, const Conv2dShape& shape);
-/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment; "" is the best guess. Throws
-/// InvalidArgument.
-BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel = nullptr);
+/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment: binary_conv_norm_fwd with y of
+/// `type`, of a training step or of an evaluation. "" is the best guess. Throws InvalidArgument.
+BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel = nullptr,
+                                DType type = DType::kF32, bool training = true);
 /// The name of the fastest of `names`: three runs each.
-const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names);
+const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names,
+                                DType type, bool training);
 
 /// sums [2,K] int64 are added to; or null.
 void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
                      int64_t n, Stream stream);
+
+/// Whether binary_conv_norm_fwd normalises as it convolves: the mma kernels do.
+bool binary_conv_fuses_norm(const BinaryConvPlan& plan);
+/// The convolution and batch_norm_apply of its v, with the same results to the bit; norm.v and norm.v_type are not looked at.
+/// With norm.statistics the sums are added to first, as binary_conv_fwd does. Where it fuses, the convolution is computed once
+/// for the sums and once more for y, which costs less than reading v; v is still written, or null where nobody wants it. Else it
+/// is those two launches, and v must be there.
+void binary_conv_norm_fwd(const Device& device, const BinaryConvPlan& plan, void* v, void* y, DType y_type, word_t* bits,
+                          const BatchNormApplyCuda& norm, const word_t* x, const word_t* w, int64_t n, Stream stream);
 
 void binary_conv_bwd_input(const Device& device, const BinaryConvPlan& plan, void* dx, const void* dz, DType type,
                            const float* alpha, const word_t* w, int64_t n, Stream stream);

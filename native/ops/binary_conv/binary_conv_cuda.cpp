@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "cuda/launch.h"
 #include "ops/binary_conv/binary_conv.h"
@@ -11,19 +12,21 @@ namespace bireal::cuda {
 namespace {
 
 struct FwdKernel {
-  const char* name;      // of the plan
-  const char* function;  // of the device; for popc without "_i16_kernel"
-  int channels, row;     // of a block, and words of a column in shared memory
+  const char* name;   // of the plan
+  int channels, row;  // of a block, and words of a column in shared memory
   bool mma;
   int64_t shared_limit;  // dynamic bytes
 };
 
 // Best to worst.
 const FwdKernel kFwdKernels[] = {
-    {"mma_wide", "binary_conv_fwd_mma_wide_kernel", 128, 136, true, 64 * 1024},
-    {"mma_narrow", "binary_conv_fwd_mma_narrow_kernel", 64, 72, true, kMoreSharedBytes},
-    {"popc", "binary_conv_fwd_popc", 64, 66, false, kSharedBytes - 1024},  // less its static sums
+    {"mma_wide", 128, 136, true, 64 * 1024},
+    {"mma_narrow", 64, 72, true, kMoreSharedBytes},
+    {"popc", 64, 66, false, kSharedBytes - 1024},  // less its static sums
 };
+
+// "binary_conv_fwd_mma_wide_kernel", and so "sums"; "apply" has the stored type behind (storage_kernel).
+std::string mma_function(const char* pass, const char* name) { return std::string("binary_conv_") + pass + "_" + name; }
 
 // Tiles, chunks and their shared memory; false if the shape does not fit.
 bool lay_out(BinaryConvFwdParams& p, int64_t& shared_bytes, const Conv2dShape& s, const FwdKernel& kernel) {
@@ -49,8 +52,7 @@ bool lay_out(BinaryConvFwdParams& p, int64_t& shared_bytes, const Conv2dShape& s
       const int64_t columns = s.R * s.S * words;
       p.columns = int32_t(kernel.mma ? (columns + 7) / 8 * 8 : columns);
       shared_bytes = 4 * (p.columns * int64_t(kernel.row) + halo_h * halo_w * p.pixel_stride);
-      if (kernel.mma)
-        shared_bytes += 16 * kernel.channels + 4 * (p.columns + halo_h * halo_w + 64 + (s.R + 1) * (s.S + 1) * kernel.channels);
+      if (kernel.mma) shared_bytes += kMmaOutputBytes * kernel.channels + 4 * (p.columns + (s.R + 1) * (s.S + 1) * kernel.row);
       if (shared_bytes <= kernel.shared_limit) break;
       if (kernel.mma && chunks > 4) break;  // weights loaded anew for each tile: popc does no worse
     }
@@ -67,7 +69,7 @@ bool can_run(const Device& device, const Conv2dShape& s, const FwdKernel& kernel
   int64_t shared_bytes = 0;
   if (!lay_out(p, shared_bytes, s, kernel)) return false;
   if (!kernel.mma) return true;
-  if (!device.has_kernel(kernel.function) || binary_conv_v_type(s) != DType::kI16) return false;
+  if (!device.has_kernel(mma_function("fwd", kernel.name) + "_kernel") || binary_conv_v_type(s) != DType::kI16) return false;
   return kernel.channels == 64 || (s.K > 64 && p.chunks == 1);
 }
 
@@ -100,7 +102,7 @@ std::vector<const char*> binary_conv_kernel_names(const Device& device, const Co
   return names;
 }
 
-BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel) {
+BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel, DType type, bool training) {
   shape.check("binary_conv");
   require(shape.R * shape.S * shape.C < (int64_t(1) << 30), "binary_conv: R*S*C must be < 2^30, got " + shape.text());
   const std::vector<const char*> names = binary_conv_kernel_names(device, shape);
@@ -117,34 +119,49 @@ BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, 
             std::string("binary_conv: forward kernel \"") + kernel + "\" cannot run " + shape.text() + " on " + device.name());
     plan.kernel_name = kernel_of(kernel).name;
   } else {
-    plan.kernel_name = names.size() == 1 ? names[0] : binary_conv_fastest(device, plan, names);
+    plan.kernel_name = names.size() == 1 ? names[0] : binary_conv_fastest(device, plan, names, type, training);
   }
   return plan;
 }
 
-const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names) {
-  // As many images as fit 64 MB of output, at most the plan's; the values do not matter to the time.
+const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names,
+                                DType type, bool training) {
+  // The convolution with its normalisation, a shortcut and the next signs, as networks run it, of as many images as fit 64 MB of
+  // v, at most the plan's; the values do not matter to the time.
   Conv2dShape s = plan.shape;
   const int64_t v_bytes = s.output_count(1) * (plan.v_type == DType::kI16 ? 2 : 4), x_bytes = s.H * s.W * word_count(s.C) * 4;
   const int64_t images = std::max<int64_t>(1, std::min<int64_t>(s.N, (int64_t(64) << 20) / (v_bytes + x_bytes)));
   const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const int64_t w_bytes = s.K * s.taps() * word_count(s.C) * 4, sums_bytes = 2 * s.K * 8;
-  const int64_t offsets[] = {0, aligned(images * v_bytes), aligned(images * x_bytes), aligned(w_bytes), aligned(sums_bytes)};
+  const int64_t y_bytes = s.output_count(1) * (type == DType::kF32 ? 4 : 2), bits_bytes = s.P() * s.Q() * word_count(s.K) * 4;
+  int64_t total = 0;
+  const auto reserve = [&](int64_t bytes) { return std::exchange(total, total + aligned(bytes)); };
+  const int64_t v_at = reserve(images * v_bytes), x_at = reserve(images * x_bytes),
+                w_at = reserve(s.K * s.taps() * word_count(s.C) * 4), y_at = reserve(images * y_bytes),
+                shortcut_at = reserve(images * y_bytes), bits_at = reserve(images * bits_bytes), sums_at = reserve(2 * s.K * 8),
+                stats_at = reserve(3 * s.K * 8), running_at = reserve(2 * s.K * 8), affine_at = reserve(2 * s.K * 4),
+                gamma_at = reserve(s.K * 4);
   const Driver& driver = device.driver();
   Measurement m{driver};
   device.make_current();
-  int64_t total = 0;
-  for (int64_t bytes : offsets) total += bytes;
   driver.check(driver.cuMemAlloc(&m.memory, size_t(total)), "binary_conv_plan");
   driver.check(driver.cuStreamCreate(&m.stream, 1), "binary_conv_plan");
   driver.check(driver.cuMemsetD8Async(m.memory, 0x5A, size_t(total), m.stream), "binary_conv_plan");
   driver.check(driver.cuEventCreate(&m.begin, 0), "binary_conv_plan");
   driver.check(driver.cuEventCreate(&m.end, 0), "binary_conv_plan");
   char* base = reinterpret_cast<char*>(m.memory);
-  void* v = base;
-  const word_t* x = reinterpret_cast<const word_t*>(base + offsets[1]);
-  const word_t* w = reinterpret_cast<const word_t*>(base + offsets[1] + offsets[2]);
-  int64_t* sums = reinterpret_cast<int64_t*>(base + offsets[1] + offsets[2] + offsets[3]);
+  float *affine = reinterpret_cast<float*>(base + affine_at), *gamma = reinterpret_cast<float*>(base + gamma_at);
+  const BatchNormStatistics statistics{reinterpret_cast<double*>(base + stats_at),
+                                       affine,
+                                       reinterpret_cast<double*>(base + running_at),
+                                       base + sums_at,
+                                       1,
+                                       true,
+                                       nullptr,
+                                       gamma,
+                                       gamma,
+                                       1e-5};
+  const BatchNormApplyCuda norm{nullptr, plan.v_type, affine, training ? &statistics : nullptr, base + shortcut_at,
+                                nullptr, nullptr};
   const char* best = names[0];
   float best_ms = std::numeric_limits<float>::infinity();
   for (const char* name : names) {
@@ -153,7 +170,9 @@ const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan
     for (int run = 0; run < 4; ++run) {  // the first warms up
       float ms = 0;
       driver.check(driver.cuEventRecord(m.begin, m.stream), "binary_conv_plan");
-      binary_conv_fwd(device, trial, v, sums, x, w, images, m.stream);
+      binary_conv_norm_fwd(device, trial, training || !binary_conv_fuses_norm(trial) ? base + v_at : nullptr, base + y_at, type,
+                           reinterpret_cast<word_t*>(base + bits_at), norm, reinterpret_cast<const word_t*>(base + x_at),
+                           reinterpret_cast<const word_t*>(base + w_at), images, m.stream);
       driver.check(driver.cuEventRecord(m.end, m.stream), "binary_conv_plan");
       driver.check(driver.cuEventSynchronize(m.end), "binary_conv_plan");
       driver.check(driver.cuEventElapsedTime(&ms, m.begin, m.end), "binary_conv_plan");
@@ -163,10 +182,18 @@ const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan
   return best;
 }
 
-void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
-                     int64_t n, Stream stream) {
+namespace {
+
+struct FwdLaunch {
+  BinaryConvFwdParams params{};
+  LaunchShape shape{256, 0};
+};
+
+FwdLaunch fwd_launch(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
+                     int64_t n) {
   const FwdKernel& kernel = kernel_of(plan.kernel_name);
-  BinaryConvFwdParams p{};
+  FwdLaunch launch;
+  BinaryConvFwdParams& p = launch.params;
   int64_t shared_bytes = 0;
   lay_out(p, shared_bytes, plan.shape, kernel);
   p.v = v, p.sums = reinterpret_cast<unsigned long long*>(sums), p.x = x, p.w = w;
@@ -174,9 +201,39 @@ void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, 
   const int64_t groups = ceil_div(plan.shape.K, kernel.channels);
   // Two blocks fit a multiprocessor; each walks over its share of the tiles.
   const int64_t blocks = std::min<int64_t>(p.tiles, std::max<int64_t>(1, ceil_div(2 * device.multiprocessor_count(), groups)));
-  const std::string function =
-      kernel.mma ? kernel.function : std::string(kernel.function) + "_" + type_suffix(plan.v_type) + "_kernel";
-  launch(device, function, LaunchShape(256, blocks, groups, 1, shared_bytes), p, stream);
+  launch.shape = LaunchShape(256, blocks, groups, 1, shared_bytes);
+  return launch;
+}
+
+}  // namespace
+
+void binary_conv_fwd(const Device& device, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const word_t* w,
+                     int64_t n, Stream stream) {
+  const FwdLaunch l = fwd_launch(device, plan, v, sums, x, w, n);
+  const std::string function = kernel_of(plan.kernel_name).mma
+                                   ? mma_function("fwd", plan.kernel_name) + "_kernel"
+                                   : std::string("binary_conv_fwd_popc_") + type_suffix(plan.v_type) + "_kernel";
+  launch(device, function, l.shape, l.params, stream);
+}
+
+bool binary_conv_fuses_norm(const BinaryConvPlan& plan) { return kernel_of(plan.kernel_name).mma; }
+
+void binary_conv_norm_fwd(const Device& device, const BinaryConvPlan& plan, void* v, void* y, DType y_type, word_t* bits,
+                          const BatchNormApplyCuda& norm, const word_t* x, const word_t* w, int64_t n, Stream stream) {
+  const int64_t rows = n * plan.shape.P() * plan.shape.Q();
+  int64_t* sums = norm.statistics ? static_cast<int64_t*>(const_cast<void*>(norm.statistics->sums)) : nullptr;
+  BatchNormApplyCuda in = norm;
+  in.v = v, in.v_type = plan.v_type;
+  if (!binary_conv_fuses_norm(plan)) {
+    require(v != nullptr, std::string("binary_conv: kernel ") + plan.kernel_name + " normalises from v, which is null");
+    binary_conv_fwd(device, plan, v, sums, x, w, n, stream);
+    batch_norm_apply(device, y, y_type, bits, in, rows, plan.shape.K, stream);
+    return;
+  }
+  const FwdLaunch l = fwd_launch(device, plan, v, sums, x, w, n);
+  if (sums) launch(device, mma_function("sums", plan.kernel_name) + "_kernel", l.shape, l.params, stream);
+  const BinaryConvApplyParams p{l.params, batch_norm_apply_params(y, bits, in, rows, plan.shape.K)};
+  launch(device, storage_kernel(mma_function("apply", plan.kernel_name), y_type), l.shape, p, stream);
 }
 
 static BinaryConvBwdParams bwd_params(const Conv2dShape& s) {

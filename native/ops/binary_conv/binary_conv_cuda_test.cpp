@@ -98,6 +98,87 @@ TEST_F(BinaryConvCuda, TheLargestSquaresDoNotOverflowTheirSums) {
   }
 }
 
+TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
+  struct Variant {
+    bool statistics, shortcut, shortcut_affine, rprelu, threshold, bits, v;
+  };
+  const Variant variants[] = {{true, true, true, true, true, true, true},       {true, true, false, false, false, true, true},
+                              {true, false, false, true, false, true, true},    {false, true, false, false, true, true, false},
+                              {false, false, false, false, false, false, true}, {true, true, true, false, true, false, true}};
+  // Ragged C and K, K whose bits share words and sectors, strides, 1x1, several tiles a block, several chunks of words.
+  const int64_t many = 2 * cuda_device().multiprocessor_count() + 3;
+  const Conv2dShape shapes[] = {{2, 9, 13, 40, 130, 3, 3, 1, 1}, {2, 8, 8, 64, 64, 3, 3, 1, 1},  {2, 7, 7, 33, 67, 3, 3, 2, 1},
+                                {3, 5, 6, 65, 36, 1, 1, 1, 0},   {2, 9, 1, 70, 256, 3, 3, 1, 1}, {many, 2, 3, 8, 65, 3, 3, 1, 1},
+                                {1, 3, 4, 3640, 5, 3, 3, 1, 1}};
+  in_both_orders([&] {
+    for (const Conv2dShape& s : shapes) {
+      const int64_t rows = s.output_count(s.N) / s.K, Cw = word_count(s.K);
+      Operands in(s, s.N, 71);
+      DeviceArray<word_t> x(in.x), w(in.w);
+      const std::vector<float> alpha = random_floats(s.K, 72), gamma = random_floats(s.K, 73), beta = random_floats(s.K, 74);
+      DeviceArray<float> alphas(alpha), gammas(gamma), betas(beta), threshold(random_floats(s.K, 75)),
+          bias1(random_floats(s.K, 76)), slope(random_floats(s.K, 77)), bias2(random_floats(s.K, 78)),
+          shortcut_affine(random_floats(2 * s.K, 79));
+      for (DType type : kStoredTypes) {
+        if (type != DType::kF16 && (s.N == many || s.K == 5 || s.K == 64 || s.K == 256)) continue;
+        StoredArray shortcut(type, random_floats(rows * s.K, 80));
+        for (const Variant& variant : variants) {
+          // First batch_norm_apply behind popc, then each kernel that fuses.
+          std::vector<const char*> names = cuda::binary_conv_kernel_names(cuda_device(), s);
+          std::rotate(names.begin(), names.end() - 1, names.end());  // popc first
+          Guarded<float> y(0), affine(0);
+          Guarded<int16_t> v(0);
+          Guarded<word_t> bits(0);
+          Guarded<double> stats(0), running(0);
+          for (const char* name : names) {
+            SCOPED_TRACE(s.text() + "_" + cuda::type_suffix(type) + "_variant" + std::to_string(&variant - variants) + "__" +
+                         name);
+            const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, name);
+            const bool fuses = cuda::binary_conv_fuses_norm(plan);
+            ASSERT_EQ(fuses, std::string(name) != "popc");
+            StoredArray device_y(type, rows * s.K);
+            DeviceArray<int16_t> device_v(rows * s.K);
+            DeviceArray<word_t> device_bits(rows * Cw);
+            DeviceArray<int64_t> sums(std::vector<int64_t>(size_t(2 * s.K), 0));
+            DeviceArray<double> device_stats(std::vector<double>(size_t(3 * s.K), 0.0)),
+                device_running(std::vector<double>(size_t(2 * s.K), 0.5));
+            DeviceArray<float> device_affine(random_floats(2 * s.K, 81));
+            const cuda::BatchNormStatistics statistics{
+                device_stats.data(), device_affine.data(), device_running.data(), sums.data(), 1, true,
+                alphas.data(),       gammas.data(),        betas.data(),          1e-5};
+            const cuda::BatchNormApplyCuda norm{nullptr,
+                                                DType::kI16,
+                                                device_affine.data(),
+                                                variant.statistics ? &statistics : nullptr,
+                                                variant.shortcut ? shortcut.data() : nullptr,
+                                                variant.shortcut_affine ? shortcut_affine.data() : nullptr,
+                                                variant.threshold ? threshold.data() : nullptr,
+                                                variant.rprelu ? bias1.data() : nullptr,
+                                                variant.rprelu ? slope.data() : nullptr,
+                                                variant.rprelu ? bias2.data() : nullptr};
+            const bool with_v = variant.v || !fuses;
+            cuda::binary_conv_norm_fwd(cuda_device(), plan, with_v ? device_v.data() : nullptr, device_y.data(), type,
+                                       variant.bits ? device_bits.data() : nullptr, norm, x.data(), w.data(), s.N, cuda_stream());
+            if (!fuses) {
+              y = device_y.values(), v = device_v.values(), affine = device_affine.values();
+              stats = device_stats.values(), running = device_running.values();
+              if (variant.bits) bits = device_bits.values();
+              continue;
+            }
+            expect_same_bits(device_y.values(), y, "y");
+            if (with_v) expect_same_bits(device_v.values(), v, "v");
+            if (variant.bits) expect_same_bits(device_bits.values(), bits, "bits");
+            expect_same_bits(device_affine.values(), affine, "affine");
+            expect_same_bits(device_stats.values(), stats, "stats");
+            expect_same_bits(device_running.values(), running, "running_sums");
+            if (HasFatalFailure()) return;
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST_F(BinaryConvCuda, BackwardPassesAreWithinTheBoundAndDeterministic) {
   std::vector<Conv2dShape> shapes = backward_shapes();
   shapes.push_back({6, 11, 12, 40, 70, 3, 3, 1, 1});  // several slices of pixels, several blocks of channels
@@ -198,6 +279,45 @@ TEST_F(BinaryConvCuda, ForwardMovesEverySectorAboutOnce) {
         << (many.requested - few.requested) / (many.distinct - few.distinct);
     EXPECT_LE(many.wavefronts - few.wavefronts, 1.15 * (many.wavefronts_ideal - few.wavefronts_ideal))
         << (many.wavefronts - few.wavefronts) / (many.wavefronts_ideal - few.wavefronts_ideal);
+  }
+}
+
+TEST_F(BinaryConvCuda, WithTheNormalisationMovesEverySectorAboutOnceWithoutBankConflicts) {
+  if (!cuda_is_emulated()) return;
+  // As above for every stage of the network: what more images add once every block has a tile.
+  struct Case {
+    Conv2dShape shape;
+    int64_t few;
+    double most;
+  };
+  for (const auto& [s, few, most] :
+       {Case{{10, 56, 56, 64, 64, 3, 3, 1, 1}, 5, 1.07}, Case{{16, 28, 28, 128, 128, 3, 3, 1, 1}, 14, 1.06},
+        Case{{28, 28, 28, 128, 256, 3, 3, 2, 1}, 27, 1.1}}) {
+    Operands in(s, s.N, 1);
+    DeviceArray<word_t> x(in.x), w(in.w), bits(s.P() * s.Q() * s.N * word_count(s.K));
+    DeviceArray<int16_t> v(s.output_count(s.N));
+    StoredArray y(DType::kF16, s.output_count(s.N)), shortcut(DType::kF16, random_floats(s.output_count(s.N), 3));
+    DeviceArray<int64_t> sums(std::vector<int64_t>(size_t(2 * s.K), 0));
+    DeviceArray<double> stats(3 * s.K), running(std::vector<double>(size_t(2 * s.K), 0.0));
+    DeviceArray<float> affine(2 * s.K), gamma(random_floats(s.K, 4));
+    const cuda::BatchNormStatistics statistics{stats.data(), affine.data(), running.data(), sums.data(),  1,
+                                               true,         nullptr,       gamma.data(),   gamma.data(), 1e-5};
+    const cuda::BatchNormApplyCuda norm{nullptr, DType::kI16, nullptr, &statistics, shortcut.data(), nullptr, nullptr};
+    const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, "");
+    SCOPED_TRACE(s.text() + "_" + plan.kernel_name);
+    Traffic before, after;
+    for (int64_t n : {few, s.N}) {
+      cuda::binary_conv_norm_fwd(cuda_device(), plan, v.data(), y.data(), DType::kF16, bits.data(), norm, x.data(), w.data(), n,
+                                 cuda_stream());
+      (n == few ? before : after) = last_traffic();
+      for (int64_t back : {0, 1}) {
+        const Traffic of_kernel = last_traffic(back);
+        EXPECT_LE(of_kernel.worst_bank_conflict, 2u) << of_kernel.kernel;
+        EXPECT_NE(of_kernel.kernel.find(back ? "binary_conv_sums_mma" : "binary_conv_apply_mma"), std::string::npos);
+      }
+    }
+    EXPECT_LE(after.requested - before.requested, most * (after.distinct - before.distinct))
+        << (after.requested - before.requested) / (after.distinct - before.distinct);
   }
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 #include <stdint.h>
 
+#include "ops/batch_norm/batch_norm_params.h"
+
 namespace bireal {
 
 struct BinaryConvFwdParams {
-  void* v;                   // [n,P,Q,K] int16 or int32
+  void* v;                   // [n,P,Q,K] int16 or int32; or null where a normalisation follows in the same pass
   unsigned long long* sums;  // [2,K] int64, added to; or null
   const uint32_t *x, *w;     // [n,H,W,Cw], [K,R,S,Cw]
   int64_t tiles;             // n * tiles_p * tiles_q
@@ -17,6 +19,15 @@ struct BinaryConvFwdParams {
   int32_t pixel_stride;         // words from pixel to pixel in shared memory
   int32_t columns;              // R*S*chunk_words, in the mma kernel rounded up to 8
   int32_t flush_tiles;          // mma: tiles whose squares fit 32 bits
+};
+
+/// Shared memory of a block of the mma kernels for what becomes of the values, for each of its channels: sums take 16 bytes;
+/// constants of the normalisation 36, bits of a tile 8.
+enum { kMmaOutputBytes = 44 };
+
+struct BinaryConvApplyParams {
+  BinaryConvFwdParams conv;   // sums are not looked at
+  BatchNormApplyParams norm;  // of the same rows and channels; v and the cut into groups and slices are not looked at
 };
 
 struct BinaryConvBwdParams {

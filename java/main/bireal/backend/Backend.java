@@ -134,6 +134,28 @@ public interface Backend extends AutoCloseable {
       Tensor prepared,
       Tensor workspace);
 
+  /**
+   * {@link #binaryConvFwd} and {@link #batchNormApply} of its v, with the same results: y and signs
+   * of the normalised convolution with shortcut and so on. With {@code normOrNull} the
+   * convolution's sums are put into its sums first. {@code vOrNull} may be null where the plan
+   * {@link Plan.BinaryConv#fusesBatchNorm}; else it is written.
+   */
+  void binaryConvBatchNormFwd(
+      Plan.BinaryConv plan,
+      int n,
+      Tensor y,
+      Tensor bitsOrNull,
+      Tensor vOrNull,
+      Tensor xBits,
+      Tensor prepared,
+      Tensor affine,
+      BatchNormStatistics normOrNull,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
+      Tensor thresholdOrNull,
+      Tensor workspace);
+
   /** {@code w} is of the plan's {@link Plan.BinaryConv#weightType}. */
   void binaryConvBwdInput(
       Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace);
@@ -233,18 +255,14 @@ public interface Backend extends AutoCloseable {
   void batchNormBwdSums(int n, Tensor sums, Tensor dy, Tensor v, Tensor workspace);
 
   /**
-   * {@code rows} are those of the statistics, {@code summedRows} those that {@code sums} were made
-   * over: fewer where a max-pool lies between.
+   * {@code rows} are those of the statistics, {@code summedRows} those that the sums were made
+   * over: fewer where a max-pool lies between. With {@code shortcutNormOrNull} also those of a
+   * shortcut's own normalisation, which was added and so has the same rows, channels and dy.
    */
   void batchNormBwdCoefficients(
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
+      BatchNormBackward norm,
+      BatchNormBackward shortcutNormOrNull,
       long summedRows,
-      Tensor stats,
-      Tensor alphaOrNull,
-      Tensor gamma,
       long rows,
       GradMode mode);
 

@@ -314,6 +314,75 @@ public abstract class CheckedBackend implements Backend {
   }
 
   @Override
+  public void binaryConvBatchNormFwd(
+      Plan.BinaryConv plan,
+      int n,
+      Tensor y,
+      Tensor bitsOrNull,
+      Tensor vOrNull,
+      Tensor xBits,
+      Tensor prepared,
+      Tensor affine,
+      BatchNormStatistics normOrNull,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
+      Tensor thresholdOrNull,
+      Tensor workspace) {
+    Ops.BinaryConv own = own(plan);
+    BatchNormStatistics norm = normOrNull;
+    if (!own.fusesBatchNorm()) {
+      check(vOrNull != null, "binary_conv", "v ", null, " of ", plan.kernelName());
+      binaryConvFwd(
+          plan, n, vOrNull, norm == null ? null : norm.sums(), xBits, prepared, workspace);
+      batchNormApply(
+          n,
+          y,
+          bitsOrNull,
+          vOrNull,
+          affine,
+          norm,
+          shortcutOrNull,
+          shortcutAffineOrNull,
+          rpreluOrNull,
+          thresholdOrNull);
+      return;
+    }
+    check(
+        norm == null || (norm.affine() == affine && norm.sums().dtype() == DType.I64),
+        "batch_norm",
+        "affine ",
+        affine,
+        " with statistics of ",
+        norm);
+    long c = plan.spec().K();
+    long rows = (long) n * plan.spec().P() * plan.spec().Q();
+    DType real = plan.real();
+    own.batchNormFwd(
+        output(y, real, n, plan, plan.spec()),
+        code(real),
+        bitsOrNull == null ? 0 : output(bitsOrNull, DType.BITS, n, plan, plan.spec()),
+        vOrNull == null ? 0 : output(vOrNull, plan.valueType(), n, plan, plan.spec()),
+        input(xBits, DType.BITS, n, plan, plan.spec()),
+        prepared(plan, prepared),
+        sized(affine, DType.F32, 2 * c),
+        norm == null ? 0 : sized(norm.stats(), DType.F64, 3 * c),
+        norm == null ? 0 : sized(norm.runningSums(), DType.F64, 2 * c),
+        norm == null ? 0 : statisticsSums(norm, rows, c),
+        norm == null ? 0 : vector(norm.alphaOrNull(), c),
+        norm == null ? 0 : present(norm.gamma(), c),
+        norm == null ? 0 : present(norm.beta(), c),
+        norm == null ? 0 : norm.eps(),
+        shortcutOrNull == null ? 0 : output(shortcutOrNull, real, n, plan, plan.spec()),
+        shortcutAffineOrNull == null ? 0 : sized(shortcutAffineOrNull, DType.F32, 2 * c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.bias1(), c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.slope(), c),
+        rpreluOrNull == null ? 0 : present(rpreluOrNull.bias2(), c),
+        vector(thresholdOrNull, c),
+        n);
+  }
+
+  @Override
   public void binaryConvBwdInput(
       Plan.BinaryConv plan, int n, Tensor dx, Tensor dz, Tensor alpha, Tensor w, Tensor workspace) {
     backward(plan)
@@ -539,27 +608,31 @@ public abstract class CheckedBackend implements Backend {
 
   @Override
   public void batchNormBwdCoefficients(
-      Tensor coefficients,
-      Tensor dgamma,
-      Tensor dbeta,
-      Tensor sums,
+      BatchNormBackward norm,
+      BatchNormBackward shortcutNormOrNull,
       long summedRows,
-      Tensor stats,
-      Tensor alphaOrNull,
-      Tensor gamma,
       long rows,
       GradMode mode) {
-    long c = gamma.shape().count();
+    long c = norm.gamma().shape().count();
+    long sums = 2 * c * batchNormSlices(summedRows, (int) c);
+    BatchNormBackward shortcut = shortcutNormOrNull;
     ops.batchNormBwdCoefficients(
         context(),
-        sized(coefficients, DType.F32, 3 * c),
-        vector(dgamma, c),
-        vector(dbeta, c),
-        sized(sums, DType.F64, 2 * c * batchNormSlices(summedRows, (int) c)),
+        sized(norm.coefficients(), DType.F32, 3 * c),
+        present(norm.dgamma(), c),
+        present(norm.dbeta(), c),
+        sized(norm.sums(), DType.F64, sums),
+        sized(norm.stats(), DType.F64, 3 * c),
+        vector(norm.alphaOrNull(), c),
+        present(norm.gamma(), c),
+        shortcut == null ? 0 : sized(shortcut.coefficients(), DType.F32, 3 * c),
+        shortcut == null ? 0 : present(shortcut.dgamma(), c),
+        shortcut == null ? 0 : present(shortcut.dbeta(), c),
+        shortcut == null ? 0 : sized(shortcut.sums(), DType.F64, sums),
+        shortcut == null ? 0 : sized(shortcut.stats(), DType.F64, 3 * c),
+        shortcut == null ? 0 : vector(shortcut.alphaOrNull(), c),
+        shortcut == null ? 0 : present(shortcut.gamma(), c),
         summedRows,
-        sized(stats, DType.F64, 3 * c),
-        vector(alphaOrNull, c),
-        vector(gamma, c),
         rows,
         c,
         mode.code);

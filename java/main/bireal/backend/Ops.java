@@ -130,16 +130,24 @@ public interface Ops {
       long c,
       long workspace);
 
+  /** {@code shortcutCoefficients} and so on: 0 without a second norm. */
   void batchNormBwdCoefficients(
       long context,
       long coefficients,
       long dgamma,
       long dbeta,
       long sums,
-      long summedRows,
       long stats,
       long alpha,
       long gamma,
+      long shortcutCoefficients,
+      long shortcutDgamma,
+      long shortcutDbeta,
+      long shortcutSums,
+      long shortcutStats,
+      long shortcutAlpha,
+      long shortcutGamma,
+      long summedRows,
       long rows,
       long c,
       int mode);
@@ -293,6 +301,38 @@ public interface Ops {
     void prepare(long prepared, long w);
 
     void fwd(long v, long sums, long x, long prepared, long n, long workspace);
+
+    /** Without it {@link #batchNormFwd} is never called. */
+    @Override
+    default boolean fusesBatchNorm() {
+      return false;
+    }
+
+    /** fwd with batchNormApply of its v; {@code v} may be 0. */
+    default void batchNormFwd(
+        long y,
+        int type,
+        long bits,
+        long v,
+        long x,
+        long prepared,
+        long affine,
+        long stats,
+        long runningSums,
+        long sums,
+        long alpha,
+        long gamma,
+        long beta,
+        double eps,
+        long shortcut,
+        long shortcutAffine,
+        long bias1,
+        long slope,
+        long bias2,
+        long threshold,
+        long n) {
+      throw new UnsupportedOperationException(kernelName() + " does not normalise");
+    }
 
     void bwdInput(long dx, long dz, long alpha, long w, long n, long workspace);
 

@@ -57,6 +57,12 @@ public interface Plan extends AutoCloseable {
     /** Element type of the output: I16 where R*S*C is below 2^15, else I32. */
     DType valueType();
 
+    /**
+     * Whether {@link Backend#binaryConvBatchNormFwd} normalises as it convolves, and so needs no v
+     * unless a backward pass comes.
+     */
+    boolean fusesBatchNorm();
+
     /** Images and output channels that {@link Gradient#FIXED16} has left to FP32 since planning. */
     long fallbacks();
   }

@@ -1,6 +1,7 @@
 package bireal.nn;
 
 import bireal.backend.Backend;
+import bireal.backend.BatchNormBackward;
 import bireal.backend.BatchNormStatistics;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
@@ -36,6 +37,7 @@ final class BatchNorm2d implements Layer {
   private final Tensor backwardSums;
   private final Tensor coefficients;
   private BatchNormStatistics statistics;
+  private BatchNormBackward gradients;
 
   /**
    * Registers the five published entries. {@code v} is the shape of the largest input; with {@code
@@ -162,13 +164,13 @@ final class BatchNorm2d implements Layer {
 
   /** As {@link #backward}, from {@link #backwardSums()} of the same dy and v. */
   void backwardFromSums(int n, Tensor dz, Tensor dy, Tensor v, GradMode mode) {
-    coefficients(rows(n, v), rows(n, v), mode);
+    backend.batchNormBwdCoefficients(gradients(), null, rows(n, v), rows(n, v), mode);
     backend.batchNormBwdApply(n, dz, dy, v, coefficients, null, null, null);
   }
 
   /**
    * The same together with the normalisation {@code other} of a shortcut, which was added to this
-   * one and so has the same dy: one pass reads it for both.
+   * one and so has the same dy: each op does its work for both.
    */
   void backwardFromSums(
       int n,
@@ -179,8 +181,7 @@ final class BatchNorm2d implements Layer {
       Tensor otherDz,
       Tensor otherV,
       GradMode mode) {
-    coefficients(rows(n, v), rows(n, v), mode);
-    other.coefficients(rows(n, otherV), rows(n, otherV), mode);
+    backend.batchNormBwdCoefficients(gradients(), other.gradients(), rows(n, v), rows(n, v), mode);
     backend.batchNormBwdApply(n, dz, dy, v, coefficients, otherDz, otherV, other.coefficients);
   }
 
@@ -205,22 +206,24 @@ final class BatchNorm2d implements Layer {
    */
   void backwardMaxPool(
       Conv2dSpec pool, int n, Tensor dz, Tensor dy, Tensor index, Tensor v, GradMode mode) {
-    coefficients(rows(n, dy), rows(n, v), mode);
+    backend.batchNormBwdCoefficients(gradients(), null, rows(n, dy), rows(n, v), mode);
     backend.batchNormMaxPoolBwdApply(pool, n, dz, dy, index, v, coefficients);
   }
 
-  private void coefficients(long summedRows, long rows, GradMode mode) {
-    backend.batchNormBwdCoefficients(
-        coefficients,
-        gamma.gradient(),
-        beta.gradient(),
-        backwardSums,
-        summedRows,
-        stats,
-        alphaOrNull,
-        gamma.value(),
-        rows,
-        mode);
+  /** Made once, as {@link #statistics}. */
+  private BatchNormBackward gradients() {
+    if (gradients == null) {
+      gradients =
+          new BatchNormBackward(
+              coefficients,
+              gamma.gradient(),
+              beta.gradient(),
+              backwardSums,
+              stats,
+              alphaOrNull,
+              gamma.value());
+    }
+    return gradients;
   }
 
   @Override

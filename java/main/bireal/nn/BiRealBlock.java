@@ -122,19 +122,8 @@ final class BiRealBlock implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    unit.forward(n, pass);
     shortcut.forward(n, pass);
-    backend.batchNormApply(
-        n,
-        out.real(),
-        out.bits(),
-        unit.v(),
-        unit.affine(),
-        unit.pending(pass),
-        shortcut.value(),
-        shortcut.affine(),
-        rprelu(),
-        Sign.thresholdOf(next));
+    unit.forward(n, pass, out, shortcut.value(), shortcut.affine(), rprelu(), next);
   }
 
   @Override

@@ -1,9 +1,11 @@
 package bireal.nn;
 
 import bireal.backend.Backend;
+import bireal.backend.BatchNormStatistics;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
 import bireal.backend.Plan;
+import bireal.backend.RPRelu;
 import bireal.backend.UpdateSpec;
 import bireal.backend.WeightGradient;
 import bireal.tensor.DType;
@@ -114,6 +116,39 @@ final class BinaryConv2d implements Layer {
 
   void forward(int n, Tensor v, Tensor sumsOrNull, Tensor xBits) {
     backend.binaryConvFwd(plan, n, v, sumsOrNull, xBits, prepared, planner.workspace());
+  }
+
+  boolean fusesBatchNorm() {
+    return plan.fusesBatchNorm();
+  }
+
+  /** The normalised output {@code out}; see {@link Backend#binaryConvBatchNormFwd}. */
+  void forwardNormalised(
+      int n,
+      Activation out,
+      Tensor vOrNull,
+      Tensor xBits,
+      Tensor affine,
+      BatchNormStatistics pending,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
+      Tensor thresholdOrNull) {
+    backend.binaryConvBatchNormFwd(
+        plan,
+        n,
+        out.real(),
+        out.bits(),
+        vOrNull,
+        xBits,
+        prepared,
+        affine,
+        pending,
+        shortcutOrNull,
+        shortcutAffineOrNull,
+        rpreluOrNull,
+        thresholdOrNull,
+        planner.workspace());
   }
 
   /** dL/dWb; the rule is applied once, at the end of the step. */

@@ -140,38 +140,20 @@ final class BottleneckBlock implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    unit1.forward(n, pass);
     Tensor add1 = narrowIn == null ? null : narrowIn.real();
     if (narrowConv != null) {
       narrowConv.forward(n, narrowValue, narrowIn.real());
       add1 = narrowValue;
     }
-    sum(n, out1, unit1, add1, null, Sign.PLAIN, pass);
-    unit2.forward(n, pass);
+    unit1.forward(n, pass, out1, add1, null, null, Sign.PLAIN);
     Tensor add2 = out1.real();
     if (pool != null) {
       backend.avgPoolFwd(pool, n, pooled, out1.real());
       add2 = pooled;
     }
-    sum(n, out2, unit2, add2, null, Sign.PLAIN, pass);
-    unit3.forward(n, pass);
+    unit2.forward(n, pass, out2, add2, null, null, Sign.PLAIN);
     shortcut.forward(n, pass);
-    sum(n, out, unit3, shortcut.value(), shortcut.affine(), next, pass);
-  }
-
-  private void sum(
-      int n, Activation y, ConvUnit unit, Tensor addend, Tensor affine, Sign consumer, Pass pass) {
-    backend.batchNormApply(
-        n,
-        y.real(),
-        y.bits(),
-        unit.v(),
-        unit.affine(),
-        unit.pending(pass),
-        addend,
-        affine,
-        null,
-        Sign.thresholdOf(consumer));
+    unit3.forward(n, pass, out, shortcut.value(), shortcut.affine(), null, next);
   }
 
   @Override

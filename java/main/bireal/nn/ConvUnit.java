@@ -3,16 +3,16 @@ package bireal.nn;
 import bireal.backend.ActivationGradient;
 import bireal.backend.ActivationKind;
 import bireal.backend.Backend;
-import bireal.backend.BatchNormStatistics;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.GradMode;
+import bireal.backend.RPRelu;
 import bireal.tensor.Tensor;
 
 /**
  * Nonlinearity, convolution, batch normalisation: BN(conv(f(x))). What every block is made of. f is
  * the sign, whose bits the producer of x has packed, or a real one, which is recomputed where it is
- * needed; the weights are binary or real. The normalisation is applied by the caller, fused with
- * what follows.
+ * needed; the weights are binary or real. Shortcut, RPReLU and the next sign are part of the same
+ * pass.
  */
 final class ConvUnit {
   /** Outside -1..1, of the leaky clip (networks.md 1C.4, 1B). */
@@ -56,7 +56,10 @@ final class ConvUnit {
     if (binaryWeights) {
       planner.binaryUnit(binary.unit(normName));
     }
-    v = planner.keep(spec.output(n), binaryWeights ? binary.valueType() : planner.real());
+    v =
+        binaryWeights && binary.fusesBatchNorm() && !planner.training()
+            ? null
+            : planner.keep(spec.output(n), binaryWeights ? binary.valueType() : planner.real());
     dz = planner.outputGradient(spec.output(n));
     db = planner.inputGradient(spec.input(n));
     // Shares the memory of db, which a backward pass writes when it needs these values no more.
@@ -126,7 +129,10 @@ final class ConvUnit {
             binary != null ? binary.kernelName() : real.kernelName()));
   }
 
-  /** The convolution's output, before its scale and normalisation. */
+  /**
+   * The convolution's output, before its scale and normalisation; null where no backward pass needs
+   * it and none is written.
+   */
   Tensor v() {
     return v;
   }
@@ -139,18 +145,48 @@ final class ConvUnit {
     return norm;
   }
 
-  void forward(int n, Pass pass) {
+  /**
+   * {@code out} = the normalised output, plus a shortcut (normalised by its affine, where it has
+   * one), through RPReLU, with the signs that {@code next} consumes. The shortcut's values must be
+   * there.
+   */
+  void forward(
+      int n,
+      Pass pass,
+      Activation out,
+      Tensor shortcutOrNull,
+      Tensor shortcutAffineOrNull,
+      RPRelu rpreluOrNull,
+      Sign next) {
+    Tensor threshold = Sign.thresholdOf(next);
     if (binary != null) {
-      binary.forward(n, v, pass == Pass.TRAIN ? norm.sums() : null, in.bits());
-    } else {
-      real.forward(n, v, operand(n));
+      norm.prepare(n, v, pass);
+      binary.forwardNormalised(
+          n,
+          out,
+          pass == Pass.EVALUATE && binary.fusesBatchNorm() ? null : v,
+          in.bits(),
+          norm.affine(),
+          norm.pending(pass),
+          shortcutOrNull,
+          shortcutAffineOrNull,
+          rpreluOrNull,
+          threshold);
+      return;
     }
+    real.forward(n, v, operand(n));
     norm.prepare(n, v, pass);
-  }
-
-  /** As {@link BatchNorm2d#pending}. */
-  BatchNormStatistics pending(Pass pass) {
-    return norm.pending(pass);
+    backend.batchNormApply(
+        n,
+        out.real(),
+        out.bits(),
+        v,
+        norm.affine(),
+        norm.pending(pass),
+        shortcutOrNull,
+        shortcutAffineOrNull,
+        rpreluOrNull,
+        threshold);
   }
 
   /** What a real convolution sees. */

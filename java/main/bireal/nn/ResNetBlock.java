@@ -77,31 +77,9 @@ final class ResNetBlock implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    first.forward(n, pass);
-    backend.batchNormApply(
-        n,
-        hidden.real(),
-        null,
-        first.v(),
-        first.affine(),
-        first.pending(pass),
-        null,
-        null,
-        null,
-        null);
-    second.forward(n, pass);
+    first.forward(n, pass, hidden, null, null, null, null);
     shortcut.forward(n, pass);
-    backend.batchNormApply(
-        n,
-        out.real(),
-        null,
-        second.v(),
-        second.affine(),
-        second.pending(pass),
-        shortcut.value(),
-        shortcut.affine(),
-        null,
-        null);
+    second.forward(n, pass, out, shortcut.value(), shortcut.affine(), null, null);
     backend.activationFwd(n, out.real(), out.real(), ActivationKind.RELU, 0);
   }
 

@@ -214,6 +214,7 @@ abstract class BackendContract {
       b.weightBinarizeFwd(wBits, alpha, w);
       b.binaryConvPrepare(plan, prepared, wBits);
       b.binaryConvFwd(plan, n, v, sums, bits, prepared, workspace);
+      convolveAndNormalise(b, desk, plan, n, bits, prepared, alpha, workspace);
       b.binaryConvBwdInput(plan, n, dx, dz, alpha, wBits, workspace);
       b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.OVERWRITE, workspace);
       b.binaryConvBwdWeight(plan, n, dw, bits, dz, GradMode.ACCUMULATE, workspace);
@@ -234,6 +235,86 @@ abstract class BackendContract {
                   workspace),
           "a plan without backward passes");
     }
+  }
+
+  /** In every combination that a network has; v is written where the plan wants it. */
+  private static void convolveAndNormalise(
+      Backend b,
+      Desk desk,
+      Plan.BinaryConv plan,
+      int n,
+      Tensor bits,
+      Tensor prepared,
+      Tensor alpha,
+      Tensor workspace) {
+    int K = plan.spec().K();
+    int P = plan.spec().P();
+    int Q = plan.spec().Q();
+    Tensor affine = desk.make("norm affine", DType.F32, 2, K);
+    Tensor gamma = desk.make("norm gamma", DType.F32, K);
+    Tensor beta = desk.make("norm beta", DType.F32, K);
+    Tensor shortcut = desk.make("norm shortcut", DType.F32, 3, P, Q, K);
+    RPRelu rprelu = new RPRelu(beta, gamma, beta);
+    Tensor made = desk.make("out#norm affine", DType.F32, 2, K);
+    BatchNormStatistics statistics =
+        new BatchNormStatistics(
+            desk.make("out#norm stats", DType.F64, 3, K),
+            made,
+            desk.make("out#norm running", DType.F64, 2, K),
+            desk.make("out norm sums", DType.I64, 1, 2, K),
+            alpha,
+            gamma,
+            beta,
+            1e-5);
+    b.binaryConvBatchNormFwd(
+        plan,
+        n,
+        desk.make("out trained", DType.F32, 3, P, Q, K),
+        desk.make("out trained bits", DType.BITS, 3, P, Q, K),
+        desk.make("out trained v", plan.valueType(), 3, P, Q, K),
+        bits,
+        prepared,
+        made,
+        statistics,
+        shortcut,
+        affine,
+        null,
+        beta,
+        workspace);
+    b.binaryConvBatchNormFwd(
+        plan,
+        n,
+        desk.make("out evaluated", DType.F32, 3, P, Q, K),
+        null,
+        plan.fusesBatchNorm() ? null : desk.make("own v", plan.valueType(), 3, P, Q, K),
+        bits,
+        prepared,
+        affine,
+        null,
+        shortcut,
+        null,
+        rprelu,
+        null,
+        workspace);
+    assertThrows(
+        IllegalArgumentException.class,
+        () ->
+            b.binaryConvBatchNormFwd(
+                plan,
+                n,
+                desk.make("no y", DType.F32, 3, P, Q, K + 1),
+                null,
+                desk.make("no v", plan.valueType(), 3, P, Q, K),
+                bits,
+                prepared,
+                affine,
+                null,
+                null,
+                null,
+                null,
+                null,
+                workspace),
+        "y of other channels");
   }
 
   @Test
@@ -426,17 +507,39 @@ abstract class BackendContract {
           Tensor dgamma = desk.make("out#dgamma", DType.F32, C);
           Tensor dbeta = desk.make("out#dbeta", DType.F32, C);
           b.batchNormBwdSums(3, backward, dy, v, workspace);
-          b.batchNormBwdCoefficients(
-              coefficients,
-              dgamma,
-              dbeta,
-              backward,
-              60,
-              stats,
-              null,
-              gamma,
-              60,
-              GradMode.OVERWRITE);
+          BatchNormBackward norm =
+              new BatchNormBackward(coefficients, dgamma, dbeta, backward, stats, null, gamma);
+          b.batchNormBwdCoefficients(norm, null, 60, 60, GradMode.OVERWRITE);
+          // Beside it that of a binary convolution, which has alpha; both orders.
+          for (GradMode mode : GradMode.values()) {
+            BatchNormBackward own =
+                new BatchNormBackward(
+                    desk.make("out#own coefficients " + mode, DType.F32, 3, C),
+                    desk.make("out#own dgamma " + mode, DType.F32, C),
+                    desk.make("out#own dbeta " + mode, DType.F32, C),
+                    rpreluSums,
+                    stats,
+                    desk.make("alpha", DType.F32, C),
+                    beta);
+            for (BatchNormBackward[] two : new BatchNormBackward[][] {{own, norm}, {norm, own}}) {
+              b.batchNormBwdCoefficients(two[0], two[1], 60, 60, mode);
+            }
+          }
+          BatchNormBackward narrow =
+              new BatchNormBackward(
+                  coefficients,
+                  dgamma,
+                  desk.make("narrow dbeta", DType.F32, C - 1),
+                  backward,
+                  stats,
+                  null,
+                  gamma);
+          for (BatchNormBackward[] two :
+              new BatchNormBackward[][] {{narrow, null}, {norm, narrow}}) {
+            assertThrows(
+                IllegalArgumentException.class,
+                () -> b.batchNormBwdCoefficients(two[0], two[1], 60, 60, GradMode.OVERWRITE));
+          }
           b.batchNormBwdApply(
               3,
               desk.make("out dz", DType.F32, 3, 4, 5, C),
@@ -544,14 +647,16 @@ abstract class BackendContract {
           b.batchNormBwdSums(2, fewer, dy, desk.tensors.get("out max of 2"), workspace);
           for (GradMode mode : GradMode.values()) {
             b.batchNormBwdCoefficients(
-                desk.make("out#coefficients behind max " + mode, DType.F32, 3, 33),
-                desk.make("out#dgamma behind max " + mode, DType.F32, 33),
-                desk.make("out#dbeta behind max " + mode, DType.F32, 33),
-                fewer,
-                pooled,
-                stats,
+                new BatchNormBackward(
+                    desk.make("out#coefficients behind max " + mode, DType.F32, 3, 33),
+                    desk.make("out#dgamma behind max " + mode, DType.F32, 33),
+                    desk.make("out#dbeta behind max " + mode, DType.F32, 33),
+                    fewer,
+                    stats,
+                    null,
+                    gamma),
                 null,
-                gamma,
+                pooled,
                 84,
                 mode);
           }

@@ -329,7 +329,7 @@ public final class GpuBench {
       }
       if (args[i] instanceof Plan.BinaryConv plan) {
         long macs = plan.spec().macs() * plan.maxImages();
-        binaryMacs = op.getName().equals("binaryConvFwd") ? macs : 0;
+        binaryMacs = op.getName().matches("binaryConv(BatchNorm)?Fwd") ? macs : 0;
         realMacs = op.getName().startsWith("binaryConvBwd") ? macs : 0;
         shape = conv(plan.spec());
       } else if (args[i] instanceof Plan.Conv2d plan) {
@@ -341,11 +341,13 @@ public final class GpuBench {
       } else if (args[i] instanceof Update update) {
         bytes += update(op.getName(), update.spec());
       } else {
-        long more = bytes(args[i]);
+        List<Tensor> tensors = new ArrayList<>();
+        collect(args[i], tensors);
+        long more = tensors.stream().mapToLong(Tensor::bytes).sum();
         // Moments, which are read and written.
         bytes += op.getName().equals("adam") || op.getName().equals("sgd") ? 2 * more : more;
-        if (shape == null && args[i] instanceof Tensor tensor) {
-          shape = tensor.toString();
+        if (shape == null && !tensors.isEmpty()) {
+          shape = tensors.get(0).toString();
         }
       }
     }
@@ -357,23 +359,19 @@ public final class GpuBench {
         "%dx%dx%d to %d, %dx%d/%d", s.H(), s.W(), s.C(), s.K(), s.R(), s.S(), s.stride());
   }
 
-  /** Of a tensor, or of a record of them. */
-  private static long bytes(Object argument) {
+  /** A tensor, or those of a record. */
+  private static void collect(Object argument, List<Tensor> tensors) {
     if (argument instanceof Tensor tensor) {
-      return tensor.bytes();
-    }
-    if (!(argument instanceof Record)) {
-      return 0;
-    }
-    long bytes = 0;
-    for (RecordComponent part : argument.getClass().getRecordComponents()) {
-      try {
-        bytes += bytes(part.getAccessor().invoke(argument));
-      } catch (ReflectiveOperationException e) {
-        throw new IllegalStateException(e);
+      tensors.add(tensor);
+    } else if (argument instanceof Record) {
+      for (RecordComponent part : argument.getClass().getRecordComponents()) {
+        try {
+          collect(part.getAccessor().invoke(argument), tensors);
+        } catch (ReflectiveOperationException e) {
+          throw new IllegalStateException(e);
+        }
       }
     }
-    return bytes;
   }
 
   private static long update(String op, UpdateSpec spec) {

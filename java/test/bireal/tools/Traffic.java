@@ -28,7 +28,10 @@ import java.util.Map;
  * it: distinct 32-byte sectors of each kernel. Two runs, of one and of two images, give what a
  * launch moves once (a) and for each image (b); a batch of N moves a + b N. That is exact where
  * work is cut by images. Partial sums over rows grow with the images too, but only up to those of
- * {@link #MOST_BLOCKS} blocks (native/cuda/row_slices.h), so they are counted apart.
+ * {@link #MOST_BLOCKS} blocks (native/cuda/row_slices.h), so they are counted apart. So is what the
+ * binary convolutions ask for: their blocks, as many as the GPU holds at once, load their weights
+ * and then walk over the images. The emulated GPU has so few multiprocessors that one image is work
+ * for all blocks, and what is asked for once a block is scaled to the blocks of the real one.
  */
 public final class Traffic {
   private static final int BATCH = 512;
@@ -39,11 +42,22 @@ public final class Traffic {
   /** Of partial sums that one block leaves: two doubles for each of 32 channels. */
   private static final int BLOCK_SUMS_BYTES = 2 * 32 * Double.BYTES;
 
+  /** Below it one image is less than a tile of the convolutions for each of their blocks. */
+  private static final int LEAST_SIDE = 128;
+
+  /** Emulated multiprocessors, and those of the device whose compute capability is emulated. */
+  private static final int FEW_MULTIPROCESSORS = 1;
+
+  private static final int MULTIPROCESSORS = 108;
+
+  /** Of the binary convolution's tensor-core kernels. */
+  private static final int BLOCKS_OF_A_MULTIPROCESSOR = 2;
+
   private static final String USAGE =
       """
       usage: scripts/bench.sh traffic [--side PIXELS] [--width CHANNELS]
       Counts the memory traffic of a mixed-precision step on the emulator (default: 224x224, width 64;
-      a minute or two), scaled to a batch of 512 images. Nothing is timed; no GPU is needed.
+      a minute or two; at least 128x128), scaled to a batch of 512 images. Nothing is timed; no GPU is needed.
       """;
 
   private static final class Row {
@@ -69,6 +83,10 @@ public final class Traffic {
       } else {
         width = value;
       }
+    }
+    if (side < LEAST_SIDE) {
+      System.err.print(USAGE);
+      System.exit(2);
     }
     if (System.getProperty("bireal.emulator") == null) {
       System.setProperty("bireal.emulator", "target/native-test/emulator");
@@ -99,6 +117,7 @@ public final class Traffic {
   private static List<Emulator.Work> step(NetworkConfig config, int side, int images) {
     Emulator.reset();
     Emulator.set("memory_limit", 64L << 30);
+    Emulator.set("multiprocessors", FEW_MULTIPROCESSORS);
     OptimizerConfig adam =
         new OptimizerConfig(
             OptimizerConfig.Type.ADAM,
@@ -152,7 +171,7 @@ public final class Traffic {
       row.launches++;
       double tooMuch = partialSums(a, b, 2L * config.width() * (side / 4) * (side / 4));
       row.bytes += scaled(a.sectorBytes(), b.sectorBytes()) - tooMuch;
-      row.requested += 32 * scaled(a.requestedSectors(), b.requestedSectors()) - tooMuch;
+      row.requested += 32 * requested(a, b) - tooMuch;
       row.worstBankConflict = Math.max(row.worstBankConflict, b.worstBankConflict());
     }
     double elements = BATCH * blockElements(config.width(), side);
@@ -220,7 +239,8 @@ public final class Traffic {
     if (one.name().startsWith("batch_norm_bwd_coefficients")
         || one.name().startsWith("batch_norm_statistics")) { // reads little else
       double scaled = scaled(one.sectorBytes(), two.sectorBytes());
-      return Math.max(0, scaled - one.sectorBytes() - (double) MOST_BLOCKS * BLOCK_SUMS_BYTES);
+      double most = (double) MOST_BLOCKS * BLOCK_SUMS_BYTES * one.gridY(); // of each norm
+      return Math.max(0, scaled - one.sectorBytes() - most);
     }
     long gradient = 0; // written beside the sums
     if (one.name().startsWith("approx_sign_bwd_")) {
@@ -236,6 +256,21 @@ public final class Traffic {
     double second = 32.0 * two.writtenSectors() - 2 * gradient;
     double scaled = first + (BATCH - 1) * (second - first);
     return Math.max(0, scaled - first / one.blocks() * MOST_BLOCKS);
+  }
+
+  /** Sectors that the batch asks for. */
+  private static double requested(Emulator.Work one, Emulator.Work two) {
+    double scaled = scaled(one.requestedSectors(), two.requestedSectors());
+    if (!one.name().matches("binary_conv_(fwd|sums|apply)_mma_.*")) {
+      return scaled;
+    }
+    if (one.blocks() != two.blocks()) {
+      throw new IllegalStateException(
+          one.name() + ": " + one.blocks() + " blocks for an image, " + two.blocks() + " for two");
+    }
+    double onceABlock =
+        (2.0 * one.requestedSectors() - two.requestedSectors()) / Math.max(one.blocks(), 1);
+    return scaled + onceABlock * (BLOCKS_OF_A_MULTIPROCESSOR * MULTIPROCESSORS - one.blocks());
   }
 
   private static double scaled(long one, long two) {

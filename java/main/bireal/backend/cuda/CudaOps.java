@@ -44,7 +44,10 @@ final class CudaOps implements Ops {
 
   // Plans.
 
-  /** {@code measured}: the forward kernels are timed; else the one that is likely fastest. */
+  /**
+   * {@code measured}: the forward kernels are timed, with or without what {@code training} needs;
+   * else the one that is likely fastest.
+   */
   static native long planBinaryConv(
       long context,
       long n,
@@ -57,6 +60,7 @@ final class CudaOps implements Ops {
       long stride,
       long pad,
       int type,
+      boolean training,
       boolean measured);
 
   static native void destroyBinaryConv(long plan);
@@ -70,6 +74,33 @@ final class CudaOps implements Ops {
 
   /** {@code w} are the bits as weight_binarize made them. */
   static native void binaryConvFwd(long plan, long v, long sums, long x, long w, long n);
+
+  /** Whether {@link #binaryConvBatchNormFwd} needs no v. */
+  static native boolean binaryConvFusesBatchNorm(long plan);
+
+  static native void binaryConvBatchNormFwd(
+      long plan,
+      long y,
+      int type,
+      long bits,
+      long v,
+      long x,
+      long w,
+      long affine,
+      long stats,
+      long runningSums,
+      long sums,
+      long alpha,
+      long gamma,
+      long beta,
+      double eps,
+      long shortcut,
+      long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
+      long threshold,
+      long n);
 
   static native void binaryConvBwdInput(long plan, long dx, long dz, long alpha, long w, long n);
 
@@ -263,10 +294,17 @@ final class CudaOps implements Ops {
       long dgamma,
       long dbeta,
       long sums,
-      long summedRows,
       long stats,
       long alpha,
       long gamma,
+      long shortcutCoefficients,
+      long shortcutDgamma,
+      long shortcutDbeta,
+      long shortcutSums,
+      long shortcutStats,
+      long shortcutAlpha,
+      long shortcutGamma,
+      long summedRows,
       long rows,
       long c,
       int mode);

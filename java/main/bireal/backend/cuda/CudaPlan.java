@@ -86,6 +86,7 @@ abstract class CudaPlan implements Ops.Planned {
     private final Handle handle;
     private final DType valueType;
     private final String kernelName;
+    private final boolean fusesBatchNorm;
     private final CudnnConvolution library; // or null
     private final long unpackedInputBytes;
     private final long workspaceBytes;
@@ -110,9 +111,11 @@ abstract class CudaPlan implements Ops.Planned {
                       spec.stride(),
                       spec.pad(),
                       real.code,
+                      hasBackward,
                       !Boolean.getBoolean(CudaBackend.UNMEASURED))));
       long pointer = handle.pointer();
       valueType = CudaOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
+      fusesBatchNorm = CudaOps.binaryConvFusesBatchNorm(pointer);
       library =
           hasBackward && real != DType.F32
               ? opened.add(new CudnnConvolution(owner, spec, maxImages, real))
@@ -182,6 +185,59 @@ abstract class CudaPlan implements Ops.Planned {
     @Override
     public void fwd(long v, long sums, long x, long prepared, long n, long workspace) {
       CudaOps.binaryConvFwd(handle.pointer(), v, sums, x, prepared, n);
+    }
+
+    @Override
+    public boolean fusesBatchNorm() {
+      return fusesBatchNorm;
+    }
+
+    @Override
+    public void batchNormFwd(
+        long y,
+        int type,
+        long bits,
+        long v,
+        long x,
+        long prepared,
+        long affine,
+        long stats,
+        long runningSums,
+        long sums,
+        long alpha,
+        long gamma,
+        long beta,
+        double eps,
+        long shortcut,
+        long shortcutAffine,
+        long bias1,
+        long slope,
+        long bias2,
+        long threshold,
+        long n) {
+      CudaOps.binaryConvBatchNormFwd(
+          handle.pointer(),
+          y,
+          type,
+          bits,
+          v,
+          x,
+          prepared,
+          affine,
+          stats,
+          runningSums,
+          sums,
+          alpha,
+          gamma,
+          beta,
+          eps,
+          shortcut,
+          shortcutAffine,
+          bias1,
+          slope,
+          bias2,
+          threshold,
+          n);
     }
 
     @Override

@@ -130,10 +130,16 @@ public final class Emulator {
       int worstBankConflict,
       long threadInstructions,
       boolean replayed,
-      long blocks) {
+      long gridX,
+      long gridY,
+      long gridZ) {
     /** Distinct sectors, in bytes. */
     public long sectorBytes() {
       return 32 * (readSectors + writtenSectors);
+    }
+
+    public long blocks() {
+      return gridX * gridY * gridZ;
     }
   }
 
@@ -154,7 +160,9 @@ public final class Emulator {
               (int) v[7],
               v[8],
               v[9] != 0,
-              v[10]));
+              v[10],
+              v[11],
+              v[12]));
     }
     return all;
   }

@@ -2,6 +2,7 @@ package bireal.backend.cuda;
 
 import bireal.backend.Arena;
 import bireal.backend.Backend;
+import bireal.backend.BatchNormBackward;
 import bireal.backend.BatchNormStatistics;
 import bireal.backend.GradMode;
 import bireal.backend.GradientCast;
@@ -175,6 +176,10 @@ public final class PairedBackend {
     if (op.equals("binaryConvFwd")) {
       args = args.clone();
       args[5] = bitsOfPrepared.get((Tensor) args[5]);
+    }
+    if (op.equals("binaryConvBatchNormFwd")) {
+      args = args.clone();
+      args[6] = bitsOfPrepared.get((Tensor) args[6]);
     }
     List<Tensor> tensors = new ArrayList<>();
     Object[] other = new Object[args.length];
@@ -392,6 +397,16 @@ public final class PairedBackend {
           (Tensor) mirror(s.gamma(), seen),
           (Tensor) mirror(s.beta(), seen),
           s.eps());
+    }
+    if (argument instanceof BatchNormBackward b) {
+      return new BatchNormBackward(
+          (Tensor) mirror(b.coefficients(), seen),
+          (Tensor) mirror(b.dgamma(), seen),
+          (Tensor) mirror(b.dbeta(), seen),
+          (Tensor) mirror(b.sums(), seen),
+          (Tensor) mirror(b.stats(), seen),
+          (Tensor) mirror(b.alphaOrNull(), seen),
+          (Tensor) mirror(b.gamma(), seen));
     }
     if (argument instanceof RPRelu r) {
       return new RPRelu(
