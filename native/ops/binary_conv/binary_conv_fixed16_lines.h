@@ -23,8 +23,9 @@ enum {
   kLineTerms = 24,       // tables that stay in a first-level cache of 32 kB
   kLineEntry = 8,        // an entry is kept as 8 times its number: the address of its row, over 8
   // Tables of all rows of dz that reach a row of dx, up to which this form is used, and for up to 64 output channels. Measured on
-  // Zen 3 in turn with byte planes: 1.4 times as fast (48 kB: 32 channels at 32x32), 1.3 (32 kB: the same, stride 2), 1.04 to
-  // 1.15 (336 kB: 64 at 56x56), but 0.95 to 1.03 (128 kB: 64 to 128 at 56x56, stride 2), 0.93 to 1 (192 kB: 128 at 28x28).
+  // Zen 3 in turn with byte planes: 1.6 times as fast (48 kB: 32 channels at 32x32), 1.4 (32 kB: the same, stride 2), 1.3 (48 kB:
+  // 64 at 16x16), 1.04 to 1.15 (336 kB: 64 at 56x56), but 0.95 to 1.03 (128 kB: 64 to 128 at 56x56, stride 2), 0.93 to 1 (192 kB:
+  // 128 at 28x28).
   kLineBytes = 64 * 1024,
   kNarrowLineBytes = 384 * 1024
 };
