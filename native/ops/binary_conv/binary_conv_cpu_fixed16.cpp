@@ -7,6 +7,7 @@
 #include "cpu/context.h"
 #include "ops/binary_conv/binary_conv_cpu.h"
 #include "ops/binary_conv/binary_conv_cpu_fixed16.h"
+#include "ops/binary_conv/binary_conv_fixed16_lines.h"
 
 namespace bireal::cpu {
 namespace {
@@ -109,13 +110,6 @@ struct WeightGeometry {
   static int64_t dense_bytes(const Conv2dShape& s) { return round_up(s.K * s.taps() * s.C * int64_t(sizeof(float)), 64); }
 };
 
-// How many rows of the filter hang over the image before and after it at output index `p`.
-int64_t border_class(int64_t p, const Conv2dShape& s, int64_t filter, int64_t image) {
-  const int64_t before = std::max<int64_t>(0, s.pad - p * s.stride);
-  const int64_t after = std::max<int64_t>(0, p * s.stride - s.pad + filter - image);
-  return before * (s.pad + 1) + after;
-}
-
 bool tap_outside(int64_t border, int64_t tap, int64_t filter, int64_t pad) {
   return tap < border / (pad + 1) || tap >= filter - border % (pad + 1);
 }
@@ -181,13 +175,15 @@ void input_by_tables(Context& context, const InputGeometry& g, const Conv2dShape
   });
 }
 
-// Sums of +-q of a batch: [slice][k][tap][channels], and their squares [slice][squares_pitch].
+// Sums of +-q of a batch: [slice][k][tap][channels], and their squares [slice][padded_K].
 struct WeightSums {
   const int32_t* sums;
   int64_t slice_sums, channels, slices;
   const int64_t* squares;
-  int64_t squares_pitch;
-  int64_t classes;  // border classes whose sums are to be taken off again
+  int64_t padded_K;
+  const int32_t* class_sums;  // [slice][class][padded_K]
+  double* class_totals;       // [k][class]
+  int64_t classes;            // border classes whose sums are to be taken off again
 };
 
 WeightSums weight_by_tables(Context& context, const WeightGeometry& g, const Conv2dShape& s, const Fixed16Kernel& kernel,
@@ -259,7 +255,8 @@ WeightSums weight_by_tables(Context& context, const WeightGeometry& g, const Con
       }
     }
   });
-  return {sums, g.slice_sums, g.padded_C, slices, squares, g.padded_K, g.classes};
+  return {sums,     g.slice_sums, g.padded_C, slices, squares, g.padded_K, class_sums, part<double>(workspace, g.class_totals),
+          g.classes};
 }
 
 }  // namespace
@@ -268,8 +265,9 @@ struct BinaryConvPlan::Fixed16 {
   const Fixed16Kernel& kernel;
   InputGeometry input;
   WeightGeometry weight;
-  std::unique_ptr<const Fixed16InputLines> input_lines;  // AVX2 alone, null where byte planes are faster
-  std::unique_ptr<const Fixed16InputTiles> input_tiles;  // null without AMX
+  std::unique_ptr<const Fixed16InputLines> input_lines;    // AVX2 alone, null where byte planes are faster
+  std::unique_ptr<const Fixed16WeightLines> weight_lines;  // AVX2 alone
+  std::unique_ptr<const Fixed16InputTiles> input_tiles;    // null without AMX
   std::unique_ptr<const Fixed16WeightTiles> weight_tiles;
   Fixed16(const Context& context, const Conv2dShape& s, int64_t float32_bytes)
       : kernel(select_kernel(context)),
@@ -281,6 +279,8 @@ struct BinaryConvPlan::Fixed16 {
         input_lines = std::make_unique<const Fixed16InputLines>(lines);
         input.bytes = std::max(lines.bytes, input.head_bytes + float32_bytes);
       }
+      weight_lines = std::make_unique<const Fixed16WeightLines>(s, context.thread_count(), weight.head_bytes);
+      weight.bytes = std::max(weight_lines->bytes, weight.head_bytes + WeightGeometry::dense_bytes(s) + float32_bytes);
     }
     if (context.isa() < Isa::kAmx) return;
     input_tiles = std::make_unique<Fixed16InputTiles>(s, context.thread_count(), input.head_bytes);
@@ -337,7 +337,6 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
   uint32_t* magnitudes = part<uint32_t>(workspace, g.magnitudes);
   float* inverses = part<float>(workspace, g.inverses);
   char* falls_back = part<char>(workspace, g.flags);
-  int32_t* class_sums = part<int32_t>(workspace, g.class_sums);
 
   context.parallel(Context::kSlices, [&](int64_t slice, int) {
     uint32_t* max = maxima + slice * s.K;
@@ -354,6 +353,7 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
   }
 
   const bool needs_squares = pixels > kFixed16SpreadCount;
+  const Fixed16WeightLines* lines = plan.fixed16->weight_lines.get();
   WeightSums found;
   if (const Fixed16WeightTiles* tiles = plan.fixed16->weight_tiles.get()) {
     tiles->run(context, s, inverses, needs_squares, x, dz, n, workspace);
@@ -363,33 +363,67 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
              tiles->slices(n),
              part<int64_t>(workspace, tiles->squares),
              tiles->padded_K,
+             nullptr,
+             nullptr,
              0};
+  } else if (lines) {
+    lines->run(context, s, inverses, needs_squares, x, dz, n, workspace);
+    found = {part<int32_t>(workspace, lines->sums),
+             lines->slice_sums,
+             lines->padded_C,
+             lines->slices(n),
+             part<int64_t>(workspace, lines->squares),
+             lines->padded_K,
+             part<int32_t>(workspace, lines->class_sums),
+             part<double>(workspace, lines->class_totals),
+             lines->classes};
   } else {
     found = weight_by_tables(context, g, s, kernel, inverses, needs_squares, x, dz, n, workspace);
   }
 
+  auto outside = [&](int64_t border, int64_t tap) {
+    return tap_outside(border / side, tap / s.S, s.R, s.pad) || tap_outside(border % side, tap % s.S, s.S, s.pad);
+  };
+  const bool accumulate = mode == GradMode::kAccumulate;
   context.parallel(s.K, [&](int64_t k, int) {
     if (needs_squares && magnitudes[k] != 0 && !falls_back[k]) {
       double total = 0;
-      for (int64_t slice = 0; slice < found.slices; ++slice) total += double(found.squares[slice * found.squares_pitch + k]);
+      for (int64_t slice = 0; slice < found.slices; ++slice) total += double(found.squares[slice * found.padded_K + k]);
       falls_back[k] = fixed16_too_spread(total, pixels);
     }
     if (falls_back[k]) return;
-    double* totals = part<double>(workspace, g.class_totals) + k * g.classes;
     for (int64_t border = 0; border < found.classes; ++border) {
-      totals[border] = 0;
+      double total = 0;
       for (int64_t slice = 0; slice < found.slices; ++slice)
-        totals[border] += class_sums[(slice * g.classes + border) * g.padded_K + k];
+        total += found.class_sums[(slice * found.classes + border) * found.padded_K + k];
+      found.class_totals[k * found.classes + border] = total;
     }
+    if (lines) return;
     for (int64_t tap = 0; tap < taps; ++tap) {
       double correction = 0;
       for (int64_t border = 1; border < found.classes; ++border)
-        if (tap_outside(border / side, tap / s.S, s.R, s.pad) || tap_outside(border % side, tap % s.S, s.S, s.pad))
-          correction += totals[border];
+        if (outside(border, tap)) correction += found.class_totals[k * found.classes + border];
       kernel.finish(dw + (k * taps + tap) * s.C, found.sums + (k * taps + tap) * found.channels, found.slice_sums, found.slices,
-                    correction, fixed16_step(magnitudes[k]), s.C, mode == GradMode::kAccumulate);
+                    correction, fixed16_step(magnitudes[k]), s.C, accumulate);
     }
   });
+  if (lines)
+    context.parallel(ceil_div(s.K, kLineColumns) * taps, [&](int64_t index, int) {
+      const int64_t k0 = index / taps * kLineColumns, tap = index % taps;
+      float* out[kLineColumns] = {};
+      double corrections[kLineColumns] = {}, steps[kLineColumns] = {};
+      for (int64_t k = k0; k < std::min(s.K, k0 + kLineColumns); ++k) {
+        if (falls_back[k]) continue;
+        out[k - k0] = dw + (k * taps + tap) * s.C;
+        steps[k - k0] = fixed16_step(magnitudes[k]);
+      }
+      for (int64_t border = 1; border < found.classes; ++border)
+        if (outside(border, tap))
+          for (int64_t k = k0; k < std::min(s.K, k0 + kLineColumns); ++k)
+            corrections[k - k0] += found.class_totals[k * found.classes + border];
+      fixed16_lines_weight_finish(out, found.sums + index * found.channels * kLineColumns, found.slice_sums, found.slices,
+                                  corrections, steps, s.C, accumulate);
+    });
 
   const int64_t fallbacks = std::count(falls_back, falls_back + s.K, char(1));
   if (fallbacks == 0) return true;

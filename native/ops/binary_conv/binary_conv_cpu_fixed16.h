@@ -64,12 +64,36 @@ struct Fixed16InputTiles {
 struct Fixed16InputLines {
   bool pays;                                   // more than byte planes
   int64_t images, columns, ring, row_entries;  // of a line; lines of tables at a time, and 32-bit words of one
-  int64_t quads, quad_block, blocks, rows, row_blocks, margin;
-  int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, workers, worker_bytes, bytes;
+  int64_t quads, blocks, rows, row_blocks, margin;
+  int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, ahead, workers, worker_bytes, bytes;
 
   Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
            float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n, void* workspace) const;
+};
+
+/// How many rows of the filter hang over the image before and after it at output index `p`, as one number; 0: none.
+inline int64_t border_class(int64_t p, const Conv2dShape& s, int64_t filter, int64_t image) {
+  const int64_t before = std::max<int64_t>(0, s.pad - p * s.stride);
+  const int64_t after = std::max<int64_t>(0, p * s.stride - s.pad + filter - image);
+  return before * (s.pad + 1) + after;
+}
+
+/// bwd_weight with tables in memory: a task is up to 64 output channels, up to 128 input channels and a slice of the batch, as a
+/// run of chunks (images, or rows of one).
+struct Fixed16WeightLines {
+  int64_t images, rows, row_blocks, phases, phase_lines;  // of a chunk; phases of rows of x, and its lines of each
+  int64_t padded_K, padded_C, k_block, k_blocks, c_words, c_blocks, classes, slice_sums, max_slices;
+  int64_t class_sums, class_totals, squares, sums, workers;
+  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, tables, worker_bytes, bytes;
+
+  Fixed16WeightLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
+  int64_t chunks(int64_t n) const { return ceil_div(n, images) * row_blocks; }
+  int64_t slices(int64_t n) const { return std::min(max_slices, chunks(n)); }
+  /// Sums [slice][block of 16 k][tap][padded_C][16], border classes [slice][class][padded_K] and, if asked for, squares
+  /// [slice][padded_K].
+  void run(Context& context, const Conv2dShape& shape, const float* inverses, bool needs_squares, const word_t* words,
+           const float* dz, int64_t n, void* workspace) const;
 };
 
 /// bwd_weight with tiles: a task is 64 output channels and a slice of the batch, as a run of chunks (images, or rows of one).

@@ -1,4 +1,5 @@
-// Fixed-point gradients with AVX2: VPSHUFB looks up 32 channels at once. See binary_conv_fixed16.h.
+// Fixed-point backward input with AVX2: VPSHUFB looks up 32 channels at once. See binary_conv_fixed16.h. (Few channels, and
+// backward weight: binary_conv_cpu_fixed16_lines_avx2.cpp.)
 //
 // A sum of four +-q, plus 2^17, has 18 bits. Its table is three tables of 16 bytes with 6 bits each, so that bytes hold the sum
 // of four values looked up (4 * 63 < 256) before they are added to 16-bit lanes: 3 shuffles, 3 additions and, every fourth time,
@@ -13,7 +14,7 @@ namespace {
 
 struct Avx2 {
   using V = __m256i;
-  enum { kLanes = 32, kIndexWords = 8, kEntries = 12, kVectors = 2, kPixels = 2, kNarrowPixels = 4, kChannels = 2, kStreams = 2 };
+  enum { kLanes = 32, kIndexWords = 8, kEntries = 12, kVectors = 2, kPixels = 2, kNarrowPixels = 4 };
   enum { kPlanes = 3, kOffset = 1 << 17 };
   BIREAL_INLINE V load(const void* p) { return _mm256_load_si256(reinterpret_cast<const V*>(p)); }
   BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
@@ -124,9 +125,6 @@ struct Avx2 {
         run(tables + (kTaps - 1 - j) * kEntries, table_step, index + j * kWidth * kIndexWords, kTaps * kWidth * kIndexWords,
             quads);
     }
-    BIREAL_MEMBER void add(const int32_t* tables, const int32_t* index, int64_t quads) {
-      run(tables, kTables * kEntries, index, kWidth * kIndexWords, quads);
-    }
 
     __attribute__((noinline)) void combine() {
       batches = 0;
@@ -180,15 +178,11 @@ struct Avx2 {
         }
       }
     }
-    BIREAL_MEMBER void add_to(int t, int v, int32_t* target, bool overwrite) const {
-      for (int part = 0; part < 4; ++part, target += 8)
-        store(target, overwrite ? sum[t][v][part] : _mm256_add_epi32(sum[t][v][part], load(target)));
-    }
   };
 };
 
 }  // namespace
 
-const Fixed16Kernel kFixed16Avx2 = Fixed16<Avx2>::kernel("avx2_byte_planes");
+const Fixed16Kernel kFixed16Avx2 = Fixed16<Avx2>::input_kernel("avx2_byte_planes");
 
 }  // namespace bireal::cpu

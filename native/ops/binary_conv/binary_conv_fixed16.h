@@ -9,7 +9,8 @@
 //
 // How: sums of four +-q over 4 output channels (bwd_input) or 4 output pixels (bwd_weight) take 16 values. They are written
 // out once as a table, and the four sign bits of each lane select one of them: one permutation and one addition of 32-bit
-// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2. (AVX2 has a better way: binary_conv_cpu_fixed16_avx2.cpp.)
+// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2. (AVX2 has better ways: binary_conv_cpu_fixed16_avx2.cpp and,
+// for backward weight and few channels, binary_conv_fixed16_lines.h.)
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include <string.h>
@@ -105,6 +106,7 @@ struct Fixed16Kernel {
                     int64_t columns, int64_t halo);
   void (*run_input)(const Fixed16InputTask& task);
 
+  // What follows is null where bwd_weight has another form.
   /// pairs[i][k] of pixels 2i and 2i+1 for k in [k_begin, k_end), zeros behind `pixels` and K; 2 * quads rows.
   void (*quantise_pairs)(uint32_t* pairs, const float* dz, const float* inverse, int64_t pixels, int64_t quads, int64_t K,
                          int64_t pitch, int64_t k_begin, int64_t k_end);

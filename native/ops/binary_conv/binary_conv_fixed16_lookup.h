@@ -3,7 +3,7 @@
 //   kEntries                      size of a table of four +-q, in 32-bit words
 //   kVectors, kPixels             tile of bwd_input: kPixels pixels x kVectors vectors of input channels; kNarrowPixels x 1
 //                                 where one vector holds all channels that are left
-//   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors
+//   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors (not for input_kernel)
 //   store_table(out, pair, pair), store_tables(out, out, pairs [2], pairs [2]): two tables;  store_index(out, nibbles [kLanes /
 //   16]) Tile<tables, vectors>         their sums of looked-up values:
 //     clear()
@@ -48,8 +48,8 @@ double squares(const float* dz, const float* alpha, float inverse, int64_t pixel
   return double(sum);
 }
 
-void quantise_pairs(uint32_t* pairs, const float* dz, const float* inverse, int64_t pixels, int64_t quads, int64_t K,
-                    int64_t pitch, int64_t k_begin, int64_t k_end) {
+BIREAL_INLINE void quantise_pairs(uint32_t* pairs, const float* dz, const float* inverse, int64_t pixels, int64_t quads,
+                                  int64_t K, int64_t pitch, int64_t k_begin, int64_t k_end) {
   const int64_t present = smaller(K, k_end);
   for (int64_t i = 0; i < 2 * quads; ++i, pairs += pitch, dz += 2 * K) {
     int64_t k = k_begin;
@@ -66,8 +66,8 @@ void quantise_pairs(uint32_t* pairs, const float* dz, const float* inverse, int6
   }
 }
 
-void finish(float* out, const int32_t* partials, int64_t stride, int64_t slices, double correction, double step, int64_t count,
-            bool accumulate) {
+BIREAL_INLINE void finish(float* out, const int32_t* partials, int64_t stride, int64_t slices, double correction, double step,
+                          int64_t count, bool accumulate) {
   enum { kBlock = 64 };
   double sum[kBlock];  // exact: integers below 2^53
   for (int64_t begin = 0; begin < count; begin += kBlock) {
@@ -332,6 +332,11 @@ struct Fixed16 {
   static constexpr Fixed16Kernel kernel(const char* name) {
     return {name,    kLanes,          kIndexWords, kEntries,  kVectors,       I::kChannels, I::kStreams, magnitudes,
             squares, prepare_weights, stage_row,   run_input, quantise_pairs, expand_index, run_weight,  finish};
+  }
+  /// Where bwd_weight has another form.
+  static constexpr Fixed16Kernel input_kernel(const char* name) {
+    return {name,    kLanes,          kIndexWords, kEntries,  kVectors, 0,       0,       magnitudes,
+            squares, prepare_weights, stage_row,   run_input, nullptr,  nullptr, nullptr, nullptr};
   }
 };
 

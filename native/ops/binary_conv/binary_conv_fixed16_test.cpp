@@ -57,6 +57,8 @@ std::vector<Conv2dShape> shapes() {
                                {2, 9, 10, 33, 66, 7, 7, 1, 3}});
   // Lines of several images, with and without idle columns, and a batch that does not fill the last one.
   shapes.insert(shapes.end(), {{5, 4, 4, 33, 9, 3, 3, 1, 1}, {19, 9, 7, 17, 6, 3, 3, 2, 1}, {3, 18, 8, 40, 33, 3, 3, 1, 1}});
+  // Backward weight with tables in memory: several chunks of rows of one image.
+  shapes.insert(shapes.end(), {{2, 20, 56, 100, 18, 3, 3, 1, 1}, {1, 45, 60, 100, 5, 3, 3, 2, 1}});
   return shapes;
 }
 
@@ -271,6 +273,15 @@ TEST(BinaryConvFixed16, GroupsWithAFewHugeValuesGoThroughFloat32) {
         c, [&](int64_t, int64_t) { return other != 0; }, kNone);
     if (HasFatalFailure()) return;
   }
+}
+
+TEST(BinaryConvFixed16, OutputChannelsWithAFewHugeValuesGoThroughFloat32) {
+  // 168,000 values of each channel: all 0.25, or one of them alone.
+  Case c({1, 420, 400, 1, 18, 1, 1, 1, 0}, 1);
+  auto huge = [](int64_t k) { return k == 3 || k == 6 || k == 17; };
+  for (int64_t i = 0; i < c.dz.count(); ++i) c.dz[i] = huge(i % c.s.K) && i / c.s.K != 70000 ? 0 : 0.25f;
+  check(
+      c, [&](int64_t, int64_t k) { return !huge(k); }, kNone);
 }
 
 TEST(BinaryConvFixed16, LongestSumsFit) {
