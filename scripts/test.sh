@@ -16,6 +16,20 @@ build() {
   cmake --build "$folder" --parallel "$(nproc)" --target "$@" > target/build.log 2>&1 ||
     { tail -60 target/build.log; fail "building $folder failed; whole log: target/build.log"; }
 }
+# gtest NAME PROGRAM: a process for each core, each with its share of the tests; what they print goes to target/NAME-N.log.
+gtest() {
+  local shards shard failed='' pids=()
+  shards=$(nproc)
+  for (( shard = 0; shard < shards; ++shard )); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard "$2" --gtest_brief=1 > "target/$1-$shard.log" 2> "target/$1-$shard.err" &
+    pids+=($!)
+  done
+  for (( shard = 0; shard < shards; ++shard )); do
+    wait "${pids[shard]}" || failed+=" target/$1-$shard.log"
+  done
+  [[ ! $failed ]] || { tail -n 60 $failed ${failed//.log/.err}; fail "$2 failed; whole logs:$failed"; }
+  grep -hE '^\[  PASSED' target/"$1"-*.log | grep -E ' [1-9][0-9]* test' || fail "$2 ran no test"
+}
 
 step "format and rules of the house"
 scripts/format.sh --check
@@ -28,20 +42,16 @@ step "native tests"
 cmake -S . -B target/native-test -DBIREAL_JNI=OFF >/dev/null
 build target/native-test all
 for isa in "" scalar avx2; do
-  BIREAL_ISA=$isa target/native-test/bireal_tests --gtest_brief=1 | tee target/native-tests.log
-  grep -qE 'PASSED  \] [1-9]' target/native-tests.log || fail "the native tests ran no test (BIREAL_ISA=$isa)"
+  BIREAL_ISA=$isa gtest native-tests target/native-test/bireal_tests
 done
 
 step "the emulator's own tests"
-for program in ptx/ptx_tests platform/emulator_platform_tests; do
-  target/native-test/native/emulator/$program --gtest_brief=1 2>target/emulator-findings.log | tee target/emulator-tests.log
-  grep -qE 'PASSED  \] [1-9]' target/emulator-tests.log || fail "$program ran no test"
-done
+gtest emulator-ptx target/native-test/native/emulator/ptx/ptx_tests
+gtest emulator-platform target/native-test/native/emulator/platform/emulator_platform_tests
 
 step "kernels on the emulator"
 if [[ -x target/native-test/bireal_cuda_tests ]]; then
-  target/native-test/bireal_cuda_tests --gtest_brief=1 2>target/cuda-findings.log | tee target/cuda-tests.log
-  grep -qE 'PASSED  \] [1-9]' target/cuda-tests.log || fail "the tests of the kernels ran no test"
+  gtest cuda-tests target/native-test/bireal_cuda_tests
   scripts/mutate_kernels.sh --count 64 > target/mutants.log || { cat target/mutants.log; fail "a broken kernel was not noticed"; }
   tail -1 target/mutants.log
   scripts/bench.sh traffic --side 128 > target/traffic.log || { cat target/traffic.log; fail "a step moves more than it may"; }
@@ -55,10 +65,8 @@ fi
 step "native tests under ASan and UBSan"
 cmake -S . -B target/native-asan -DBIREAL_JNI=OFF -DBIREAL_SANITIZE=address,undefined >/dev/null
 build target/native-asan bireal_tests ptx_tests
-for program in bireal_tests native/emulator/ptx/ptx_tests; do
-  target/native-asan/$program --gtest_brief=1 | tee target/native-asan.log
-  grep -qE 'PASSED  \] [1-9]' target/native-asan.log || fail "the sanitized $program ran no test"
-done
+gtest asan-tests target/native-asan/bireal_tests
+gtest asan-ptx target/native-asan/native/emulator/ptx/ptx_tests
 
 step "Java tests with -Xcheck:jni"
 mvn -B verify > target/java-tests.log 2>&1 || { grep -vE '^\[INFO\]( |$)' target/java-tests.log | tail -100; fail "Java tests failed; whole log: target/java-tests.log"; }
