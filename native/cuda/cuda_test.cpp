@@ -8,6 +8,7 @@
 
 #include "cuda/device.h"
 #include "cuda/launch.h"
+#include "ops/sign_pack/sign_pack.h"
 #include "testing/cuda_testing.h"
 
 namespace bireal {
@@ -49,6 +50,19 @@ TEST(CudaImages, PtxasTakesTheRelabelledPtxOfEveryFile) {
   }
 }
 
+// Shared memory of a block, static and dynamic, after cuFuncSetAttribute (CUDA programming guide, "Technical specifications per
+// compute capability").
+static int most_shared_bytes(int sm) {
+  switch (sm) {
+    case 75: return 64 * 1024;
+    case 80: return 163 * 1024;
+    case 86:
+    case 89:
+    case 120: return 99 * 1024;
+    default: return 227 * 1024;  // 9.0, 10.0
+  }
+}
+
 // Limits of the table that the build writes (compile_kernels.cmake): what every kernel must keep on every target.
 TEST(CudaImages, EveryKernelKeepsItsLimitsOnEveryTarget) {
   std::set<std::string> expected;
@@ -68,6 +82,12 @@ TEST(CudaImages, EveryKernelKeepsItsLimitsOnEveryTarget) {
       EXPECT_EQ(spilled_bytes, 0) << where << " spills";
       EXPECT_LE(registers, 128) << where << ": two blocks of 256 threads must fit a multiprocessor";
       EXPECT_LE(shared_bytes, 24 * 1024) << where << ": two blocks must fit the 64 KB of compute capability 7.5";
+      if (image.minimum_sm >= 80) {  // as Device::load allows them
+        EXPECT_LE(shared_bytes + cuda::kMoreSharedBytes, most_shared_bytes(sm)) << where;
+      }
+      if (kernel.rfind("binary_conv_fwd_popc", 0) == 0) {  // binary_conv_cuda.cpp asks for the rest of the 48 KB
+        EXPECT_LE(shared_bytes, 1024) << where;
+      }
     }
   }
   EXPECT_EQ(seen, expected);
@@ -139,6 +159,67 @@ TEST_F(CudaDeviceTest, ALaunchThatTheDriverRefusesNamesItsKernel) {
   if (cuda_is_emulated()) emulator<void()>("bireal_emulator_clear")();
   EXPECT_THROW(cuda::launch(cuda_device(), "weight_binarize_fwd_kernel", cuda::LaunchShape(128, 1, 70000), p, cuda_stream()),
                InvalidArgument);
+}
+
+TEST_F(CudaDeviceTest, ALaunchWithMoreSharedMemoryThanItsKernelMayHaveNamesIt) {
+  struct {
+    char bytes[4096];
+  } p{};
+  for (const auto& [kernel, most] : {std::pair("binary_conv_fwd_mma_narrow_kernel", cuda::kMoreSharedBytes),
+                                     std::pair("binary_conv_fwd_popc_i16_kernel", cuda::kSharedBytes - 1024)}) {
+    if (!cuda_device().has_kernel(kernel)) continue;
+    try {
+      cuda::launch(cuda_device(), kernel, cuda::LaunchShape(256, 1, 1, 1, most + 1), p, cuda_stream());
+      FAIL() << kernel << " launched";
+    } catch (const DeviceError& e) {
+      EXPECT_EQ(e.op(), kernel);
+      EXPECT_EQ(e.code(), 1) << "CUDA_ERROR_INVALID_VALUE";
+      EXPECT_FALSE(e.fatal());
+    }
+    if (!cuda_is_emulated()) continue;
+    EXPECT_EQ(std::string(emulator<const char*()>("bireal_emulator_last_error")()),
+              std::string("cuLaunchKernel: ") + kernel + ": " + std::to_string(most + 1) +
+                  " bytes of dynamic shared memory; allowed are " + std::to_string(most) + " (cuFuncSetAttribute raises it)");
+    emulator<void()>("bireal_emulator_clear")();
+  }
+}
+
+// By the driver: an older one than the toolkit is handed PTX that it compiles, a newer one the machine code.
+TEST_F(CudaDeviceTest, AnOlderDriverRunsTheRelabelledPtx) {
+  if (!cuda_is_emulated()) GTEST_SKIP() << "sets the driver's version";
+  const EmulatorSetting older("driver_version", 12000);
+  cuda::Device::Config config;
+  config.library = cuda_library();
+  config.synchronize = true;
+  const cuda::Device device(config);
+  EXPECT_EQ(device.image_kind(), ImageKind::kOldPtx);
+  EXPECT_TRUE(device.has_kernel("binary_conv_fwd_mma_wide_kernel"));
+  const int64_t rows = 5, C = 70;
+  const std::vector<float> x = nasty_floats(rows * C, 1, true);
+  Guarded<word_t> expected(rows * word_count(C));
+  ref::sign_pack_fwd(expected.data(), x.data(), nullptr, rows, C);
+  DeviceArray<float> device_x(x);
+  DeviceArray<word_t> bits(expected.count());
+  cuda::sign_pack_fwd(device, bits.data(), device_x.data(), DType::kF32, nullptr, rows, C, cuda_stream());
+  expect_same_bits(bits.values(), expected, "bits");
+}
+
+TEST_F(CudaDeviceTest, ADriverAsNewAsTheToolkitIsHandedTheMachineCode) {
+  if (!cuda_is_emulated()) GTEST_SKIP() << "the emulator refuses machine code by name";
+  const EmulatorSetting as_new("driver_version", cuda::toolkit_version());
+  cuda::Device::Config config;
+  config.library = cuda_library();
+  try {
+    cuda::Device device(config);
+    FAIL() << "loaded as " << cuda::image_kind_name(device.image_kind());
+  } catch (const DeviceError& e) {
+    EXPECT_EQ(e.op(), std::string("load kernels of ") + cuda::images()[0].name + " as machine code on " + cuda_device().name() +
+                          ", driver " + std::to_string(cuda::toolkit_version()) +
+                          " [cuModuleLoadData: the image is machine code; the emulator runs PTX text only, so hand it the PTX of "
+                          "the same kernels]");
+    EXPECT_EQ(e.code(), 209) << "CUDA_ERROR_NO_BINARY_FOR_GPU";
+  }
+  emulator<void()>("bireal_emulator_clear")();
 }
 
 TEST_F(CudaDeviceTest, LoadsTheRelabelledPtxToo) {

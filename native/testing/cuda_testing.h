@@ -112,6 +112,23 @@ Function* emulator(const char* name) {
   return reinterpret_cast<Function*>(dlsym(handle, name));
 }
 
+/// A key of the emulator (control.h) until the end of the scope.
+class EmulatorSetting {
+ public:
+  EmulatorSetting(const char* key, int64_t value)
+      : key_(key), before_(emulator<int64_t(const char*)>("bireal_emulator_get")(key)) {
+    set(value);
+  }
+  ~EmulatorSetting() { set(before_); }
+  EmulatorSetting(const EmulatorSetting&) = delete;
+  EmulatorSetting& operator=(const EmulatorSetting&) = delete;
+
+ private:
+  void set(int64_t value) const { EXPECT_EQ(0, emulator<int(const char*, int64_t)>("bireal_emulator_set")(key_, value)) << key_; }
+  const char* key_;
+  int64_t before_;
+};
+
 /// A device array of exactly `count` elements. What a kernel does not write stays unwritten, which the emulator reports when
 /// read.
 template <class T>

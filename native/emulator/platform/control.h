@@ -16,6 +16,9 @@
 //   fail_allocation     0         n: the n-th cuMemAlloc from now fails with CUDA_ERROR_OUT_OF_MEMORY
 //   fail_launch         0         n: the n-th kernel or library call that runs from now fails with fail_launch_code
 //   fail_launch_code    700       a CUresult; from then on every call returns it, as after a real fault
+//   wrong_algorithm     -1        n: cuDNN's algorithm n adds 1 to every sum of an NHWC convolution, in all passes
+//   list_status         0         a cudnnStatus_t: what Get and Find of cuDNN's algorithms return for NHWC;
+//                                 from 10000 on, that much less, with a count of 99, as of a number that nobody wrote
 //   exit_status         0         not 0: a process that ends with findings ends with this status
 //   trace               0         1: refused calls are printed with their reason
 //   count_lines         0         1: records hold counters by source line (bireal_emulator_record_text)

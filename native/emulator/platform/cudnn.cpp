@@ -294,6 +294,7 @@ int run_convolution(uint64_t handle_number, const Problem& p, int algorithm, con
   if (storage == Storage::kFloat && p.options.math_type <= kTensorOpMath && setting("compute_capability") >= 80)
     operands = Operands::kTf32;
   double a = double(*alpha), b = double(*beta);
+  const double injected = setting("wrong_algorithm") == algorithm && p.w.format == kNhwc ? 1 : 0;
   Range scratch{workspace, chosen.workspace_bytes};
   Work work;
   work.name = p.name;
@@ -316,7 +317,7 @@ int run_convolution(uint64_t handle_number, const Problem& p, int algorithm, con
           for (int64_t w = 0; w < t.dims[3]; ++w) {
             int64_t at = n * t.strides[0] + c * t.strides[1] + h * t.strides[2] + w * t.strides[3];
             unsigned char* place = data + uint64_t(at) * storage_bytes(storage);
-            double result = a * sums[i++];
+            double result = a * (sums[i++] + injected);
             if (b != 0) result += b * double(load(storage, place));
             store(storage, place, result);
           }
@@ -344,6 +345,11 @@ int list_algorithms(uint64_t handle_number, Problem p, int wanted, int* returned
   if (shapes.status != kOk) return refuse(p.name, shapes.status, shapes.why);
   if (measured && capturing(contexts().get(handle_number)->stream))
     return refuse(p.name, kInternalError, "timing needs synchronisation, which a capture forbids");
+  if (p.w.format == kNhwc && setting("list_status") != 0) {
+    const int status = int(setting("list_status"));
+    *returned = status < 10000 ? 0 : 99;
+    return refuse(p.name, status % 10000, "list_status is set");
+  }
   std::vector<Performance> list;
   bool is_float = p.x.type == 0;
   // With FMA asked for there is nothing else; otherwise tensor cores first.
@@ -428,6 +434,8 @@ API const char* cudnnGetErrorString(int status) {
     case kUnsupportedLayout: return "CUDNN_STATUS_NOT_SUPPORTED_LAYOUT";
     case kArchMismatch: return "CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH";
     case kInternalError: return "CUDNN_STATUS_INTERNAL_ERROR";
+    case 4003: return "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED";
+    case 4004: return "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED";
     case kExecutionFailed: return "CUDNN_STATUS_EXECUTION_FAILED";
     default: return "unknown status";
   }

@@ -456,6 +456,32 @@ TEST_F(Cudnn, illegalCallsAreRefused) {
   expect_finding("cudnnBackendFinalize");
 }
 
+TEST_F(Cudnn, injectedFaultsAreOfNhwcAlone) {
+  Geometry g;
+  g.n = g.c = g.h = g.w = g.k = g.r = g.s = g.stride = 1;
+  g.pad = 0;
+  uint64_t x = upload(std::vector<float>{3.0f}), w = upload(std::vector<float>{2.0f}), y = allocate(4), workspace = allocate(256);
+  Performance list[8];
+  int count = 0;
+  for (int format : {kNhwc, kNchw}) {
+    describe(g, kFloatType, format, kFmaMath);
+    set("wrong_algorithm", 1);
+    dnn("cudnnConvolutionForward", handle_, &one_, x_, x, w_, w, options_, 1, workspace, 256, &zero_, y_, y);
+    EXPECT_EQ(format == kNhwc ? 7.0f : 6.0f, download(y, 1)[0]);
+    set("wrong_algorithm", 0);
+    dnn("cudnnConvolutionForward", handle_, &one_, x_, x, w_, w, options_, 1, workspace, 256, &zero_, y_, y);
+    EXPECT_EQ(6.0f, download(y, 1)[0]);
+    set("list_status", 3000);
+    for (const char* call : {"cudnnGetConvolutionForwardAlgorithm_v7", "cudnnFindConvolutionForwardAlgorithm"})
+      EXPECT_EQ(format == kNhwc ? 3000 : 0, raw(call, handle_, x_, w_, options_, y_, 8, &count, list)) << call;
+    set("list_status", 13000);
+    EXPECT_EQ(format == kNhwc ? 3000 : 0,
+              raw("cudnnFindConvolutionForwardAlgorithm", handle_, x_, w_, options_, y_, 8, &count, list));
+    EXPECT_EQ(format == kNhwc, count == 99);
+    set("list_status", 0);
+  }
+}
+
 TEST_F(Cudnn, workspaceIsPoisonedAndCaptureRefusesTiming) {
   Geometry g;
   describe(g, kHalfType, kNhwc, kTensorOpMath);

@@ -25,6 +25,8 @@ const Setting kSettings[] = {
     {"fail_allocation", 0, 0, INT64_MAX},
     {"fail_launch", 0, 0, INT64_MAX},
     {"fail_launch_code", 700, 1, 999},
+    {"wrong_algorithm", -1, -1, 7},
+    {"list_status", 0, 0, 19999},
     {"exit_status", 0, 0, 255},
     {"trace", 0, 0, 1},
     {"count_lines", 0, 0, 1},

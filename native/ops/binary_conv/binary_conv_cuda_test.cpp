@@ -9,25 +9,24 @@ using namespace testing;
 class BinaryConvCuda : public CudaTest {
  protected:
   template <class T>
-  static void check_fwd(const Conv2dShape& s, int64_t n, const Operands& in) {
+  static void check_fwd(const Conv2dShape& s, int64_t n, const Operands& in, const cuda::Device& device = cuda_device()) {
     const DType v_type = sizeof(T) == 2 ? DType::kI16 : DType::kI32;
     Guarded<T> expected(s.output_count(n));
     Guarded<int64_t> expected_sums(2 * s.K);
     ref::binary_conv_fwd(expected.data(), v_type, expected_sums.data(), in.x.data(), in.w.data(), s, n);
     DeviceArray<word_t> x(in.x), w(in.w);
-    const std::vector<const char*> kernels = cuda::binary_conv_kernel_names(cuda_device(), s);
+    const std::vector<const char*> kernels = cuda::binary_conv_kernel_names(device, s);
     ASSERT_STREQ(kernels.back(), "popc");
     in_both_orders([&] {
       for (const char* kernel : kernels) {
         SCOPED_TRACE(s.text() + "_n" + std::to_string(n) + "__" + kernel);
-        cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, kernel);
+        cuda::BinaryConvPlan plan = cuda::binary_conv_plan(device, s, kernel);
         ASSERT_EQ(plan.v_type, v_type);
         for (bool with_sums : {true, false}) {
           if (!with_sums && s.W != 5) continue;
           DeviceArray<T> v(s.output_count(n));
           DeviceArray<int64_t> sums(std::vector<int64_t>(size_t(2 * s.K), 0));
-          cuda::binary_conv_fwd(cuda_device(), plan, v.data(), with_sums ? sums.data() : nullptr, x.data(), w.data(), n,
-                                cuda_stream());
+          cuda::binary_conv_fwd(device, plan, v.data(), with_sums ? sums.data() : nullptr, x.data(), w.data(), n, cuda_stream());
           expect_same_bits(v.values(), expected, "v");
           if (with_sums) expect_same_bits(sums.values(), expected_sums, "sums");
           if (HasFatalFailure()) return;
@@ -54,6 +53,32 @@ TEST_F(BinaryConvCuda, RunsTheShapesOfTheNetworkAndAnyBatchUpToThePlans) {
       check_fwd<int16_t>(s, n, Operands(s, n, 3));
       if (HasFatalFailure()) return;
     }
+}
+
+// 8.6 has 99 KB of shared memory for a block, of which the wider filters here take more than 88, and fewer multiprocessors.
+TEST_F(BinaryConvCuda, EveryForwardKernelRunsWithTheSharedMemoryOfOtherGenerations) {
+  if (!cuda_is_emulated()) GTEST_SKIP() << "sets the compute capability";
+  for (int sm : {86, 90}) {
+    SCOPED_TRACE("compute capability " + std::to_string(sm));
+    const EmulatorSetting generation("compute_capability", sm);
+    cuda::Device::Config config;
+    config.library = cuda_library();
+    config.images = cuda::Device::Config::Images::kPtx;
+    config.synchronize = true;
+    const cuda::Device device(config);
+    ASSERT_EQ(device.sm(), sm);
+    for (const Conv2dShape& s : {Conv2dShape{2, 5, 9, 64, 70, 3, 3, 1, 1}, Conv2dShape{1, 7, 7, 896, 64, 3, 3, 1, 1}}) {
+      EXPECT_EQ(cuda::binary_conv_kernel_names(device, s).size(), s.K > 64 ? 3u : 2u);
+      check_fwd<int16_t>(s, s.N, Operands(s, s.N, 11), device);
+      if (HasFatalFailure()) return;
+    }
+    uint32_t most = 0;
+    bireal_emulator_record record{};
+    for (int64_t i = 0; emulator<int(int64_t, bireal_emulator_record*)>("bireal_emulator_get_record")(i, &record) == 0; ++i)
+      most = std::max(most, record.shared_bytes);
+    EXPECT_GT(most, 88u * 1024);
+    emulator<void()>("bireal_emulator_clear")();
+  }
 }
 
 TEST_F(BinaryConvCuda, UsesInt32AndSeveralChunksOfWordsWhereTheShapeNeedsThem) {

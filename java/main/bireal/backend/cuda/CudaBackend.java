@@ -223,10 +223,25 @@ public final class CudaBackend extends CheckedBackend {
     } catch (CudaException e) {
       int sticky = CudaOps.stickyError(context());
       DeviceException exception =
-          new DeviceException(op, sticky, op + ": " + e.getMessage(), CudaOps.isFatal(sticky));
+          new DeviceException(op, sticky, op + ": " + text(e), CudaOps.isFatal(sticky));
       exception.initCause(e);
       throw exception;
     }
+  }
+
+  private static final String DNN_9 = "INVALID cudnnStatus: ";
+
+  /** A cudnnStatus_t of cuDNN 9; 0 if {@code e} is of another library. */
+  static int dnnStatus(Throwable e) {
+    // JCudnn knows the numbers of cuDNN 8, and of others only writes the number.
+    return e.getMessage().startsWith(DNN_9)
+        ? Integer.parseInt(e.getMessage().substring(DNN_9.length()))
+        : 0;
+  }
+
+  private static String text(CudaException e) {
+    int status = dnnStatus(e);
+    return status == 0 ? e.getMessage() : JCudnn.cudnnGetErrorString(status) + " (" + status + ")";
   }
 
   // Memory.
@@ -274,7 +289,7 @@ public final class CudaBackend extends CheckedBackend {
     try {
       return allocate(bytes, what);
     } catch (OutOfMemoryError e) {
-      throw outOfMemory(e.getMessage(), e);
+      throw outOfMemory("cuMemAlloc", e.getMessage(), e);
     }
   }
 
@@ -286,14 +301,14 @@ public final class CudaBackend extends CheckedBackend {
       if (e.code() != CUresult.CUDA_ERROR_OUT_OF_MEMORY) {
         throw e;
       }
-      throw outOfMemory(what + ": " + e.getMessage(), e);
+      throw outOfMemory(e.op(), what + ": " + e.getMessage(), e);
     }
   }
 
-  private DeviceException outOfMemory(String message, Throwable cause) {
+  DeviceException outOfMemory(String op, String message, Throwable cause) {
     DeviceException exception =
         new DeviceException(
-            "cuMemAlloc",
+            op,
             CUresult.CUDA_ERROR_OUT_OF_MEMORY,
             String.format(
                 "%s; %,d MB are free: end what else uses the GPU, or set train.micro_batch lower",

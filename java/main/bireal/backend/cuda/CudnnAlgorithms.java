@@ -22,8 +22,10 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Properties;
+import java.util.Set;
 
 /**
  * Which of cuDNN's algorithms a convolution uses: the fastest that was measured on this device and
@@ -47,12 +49,13 @@ final class CudnnAlgorithms {
     Properties known = read();
     Choice kept = parse(known.getProperty(key));
     List<String> wrong = new ArrayList<>();
-    if (kept != null && passes(convolution, pass, kept, wrong)) {
+    Set<Choice> seen = new HashSet<>(); // one refused is not asked again
+    if (kept != null && seen.add(kept) && passes(convolution, pass, kept, wrong)) {
       return kept;
     }
     for (boolean nchw : new boolean[] {false, true}) {
       for (Choice offer : convolution.offers(pass, convolution.maxImages(), nchw, true)) {
-        if (passes(convolution, pass, offer, wrong)) {
+        if (seen.add(offer) && passes(convolution, pass, offer, wrong)) {
           keep(key, offer);
           return offer;
         }
@@ -183,7 +186,7 @@ final class CudnnAlgorithms {
 
   /**
    * Runs it on small integers, whose sums every type holds exactly, and compares some outputs with
-   * the formula: no difference is allowed. Adds to {@code wrong} what differs.
+   * the formula: no difference is allowed. Adds to {@code wrong} what differs, and says so.
    */
   private static boolean passes(
       CudnnConvolution convolution, Pass pass, Choice chosen, List<String> wrong) {
@@ -271,6 +274,17 @@ final class CudnnAlgorithms {
                   + expected
                   + " at element "
                   + at);
+          System.err.println(
+              "bireal: not used, cuDNN "
+                  + owner.about().dnnVersion()
+                  + ", "
+                  + pass
+                  + " of "
+                  + spec
+                  + " in "
+                  + type
+                  + ": "
+                  + wrong.get(wrong.size() - 1));
           return false;
         }
       }

@@ -41,6 +41,12 @@ final class CudnnConvolution implements AutoCloseable {
   private static final Pointer ZERO = Pointer.to(new float[] {0});
   private static final long ALIGNMENT = 256;
 
+  /** Statuses of cuDNN 9: thousands of CUDNN_STATUS_NOT_SUPPORTED and its kinds, and two more. */
+  private static final int NOT_SUPPORTED = 3;
+
+  private static final int HOST_ALLOCATION_FAILED = 4003;
+  private static final int DEVICE_ALLOCATION_FAILED = 4004;
+
   private record Key(Pass pass, long images) {}
 
   /** Descriptors of x and y for a number of images, in a layout. */
@@ -201,8 +207,9 @@ final class CudnnConvolution implements AutoCloseable {
             () -> JCudnn.cudnnGetConvolutionForwardAlgorithmMaxCount(owner.dnn(), count));
         var list = new cudnnConvolutionFwdAlgoPerf[count[0]];
         java.util.Arrays.setAll(list, i -> new cudnnConvolutionFwdAlgoPerf());
-        owner.call(
+        list(
             "listing cuDNN's forward algorithms",
+            count,
             () -> {
               if (measured) {
                 JCudnn.cudnnFindConvolutionForwardAlgorithm(
@@ -223,8 +230,9 @@ final class CudnnConvolution implements AutoCloseable {
             () -> JCudnn.cudnnGetConvolutionBackwardDataAlgorithmMaxCount(owner.dnn(), count));
         var list = new cudnnConvolutionBwdDataAlgoPerf[count[0]];
         java.util.Arrays.setAll(list, i -> new cudnnConvolutionBwdDataAlgoPerf());
-        owner.call(
+        list(
             "listing cuDNN's backward data algorithms",
+            count,
             () -> {
               if (measured) {
                 JCudnn.cudnnFindConvolutionBackwardDataAlgorithm(
@@ -245,8 +253,9 @@ final class CudnnConvolution implements AutoCloseable {
             () -> JCudnn.cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(owner.dnn(), count));
         var list = new cudnnConvolutionBwdFilterAlgoPerf[count[0]];
         java.util.Arrays.setAll(list, i -> new cudnnConvolutionBwdFilterAlgoPerf());
-        owner.call(
+        list(
             "listing cuDNN's backward filter algorithms",
+            count,
             () -> {
               if (measured) {
                 JCudnn.cudnnFindConvolutionBackwardFilterAlgorithm(
@@ -264,6 +273,38 @@ final class CudnnConvolution implements AutoCloseable {
     }
 
     return offers;
+  }
+
+  /**
+   * Lists into {@code count}: 0 where cuDNN says that it supports none, which another layout may
+   * mend. Throws DeviceException for every other status.
+   */
+  private void list(String op, int[] count, CudaBackend.Call call) {
+    try {
+      owner.call(op, call);
+    } catch (DeviceException e) {
+      int status = CudaBackend.dnnStatus(e.getCause());
+      if (status / 1000 == NOT_SUPPORTED) {
+        count[0] = 0;
+      } else if (status == HOST_ALLOCATION_FAILED || status == DEVICE_ALLOCATION_FAILED) {
+        throw owner.outOfMemory(op, e.getMessage(), e);
+      } else {
+        throw e;
+      }
+    } catch (ArrayIndexOutOfBoundsException e) {
+      // JCudnn copies as many entries as cuDNN counted before it looks at the status, and cuDNN
+      // need not write the count of a list that it refuses.
+      System.err.println(
+          "bireal: "
+              + op
+              + " of "
+              + spec
+              + " in "
+              + type
+              + " failed, with a status that JCudnn lost; to see it, set CUDNN_LOGLEVEL_DBG=1 and"
+              + " CUDNN_LOGDEST_DBG=stderr");
+      count[0] = 0;
+    }
   }
 
   /**
