@@ -64,12 +64,17 @@ final class Values {
 
   /** For messages: in quotes, on one line, not long. */
   static String quote(String text) {
-    StringBuilder shown = new StringBuilder("'");
+    return "'" + printable(text, 40) + (text.codePointCount(0, text.length()) > 40 ? "...'" : "'");
+  }
+
+  /** On one line, with '?' for what cannot be shown. */
+  static String printable(String text, int most) {
+    StringBuilder shown = new StringBuilder();
     text.codePoints()
-        .limit(40)
+        .limit(most)
         .map(c -> isPrintable(Character.toString(c)) ? c : '?')
         .forEach(shown::appendCodePoint);
-    return shown.append(text.codePointCount(0, text.length()) > 40 ? "...'" : "'").toString();
+    return shown.toString();
   }
 
   /** The candidate that {@code typed} is most likely a misspelling of. */

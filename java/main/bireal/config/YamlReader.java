@@ -45,6 +45,7 @@ final class YamlReader {
   static final int MAX_BYTES = 100_000;
 
   static final int MAX_DEPTH = 16;
+  private static final int LONGEST_PROBLEM = 300;
 
   private final Place whole;
   private final boolean lines;
@@ -119,15 +120,18 @@ final class YamlReader {
       return node;
     } catch (MarkedYAMLException e) {
       Mark mark = e.getProblemMark();
-      throw new ConfigException(
-          mark == null ? whole : place(mark),
-          "",
-          "not valid YAML: "
-              + (e.getContext() == null ? "" : e.getContext() + ": ")
-              + e.getProblem());
+      String context = e.getContext() == null ? "" : e.getContext() + ": ";
+      throw notYaml(mark == null ? whole : place(mark), context + e.getProblem());
     } catch (YAMLException e) {
-      throw new ConfigException(whole, "", "not valid YAML: " + e.getMessage());
+      throw notYaml(whole, e.getMessage());
     }
+  }
+
+  /** {@code problem} quotes the file, of which anything may be a part. */
+  private static ConfigException notYaml(Place place, String problem) {
+    String line = problem.replace('\n', ' ');
+    return new ConfigException(
+        place, "", "not valid YAML: " + Values.printable(line, LONGEST_PROBLEM));
   }
 
   private Event next() {
