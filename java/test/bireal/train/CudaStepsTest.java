@@ -340,7 +340,8 @@ class CudaStepsTest {
               Object result = method.invoke(cuda, args);
               calls.append(letters.getOrDefault(method.getName(), ""));
               if (method.getName().equals("upload") && calls.indexOf("l") >= 0) {
-                assertTrue(Emulator.get("pending") > 0, "the upload waited for the micro-batch");
+                // Of more than 100 launches; an upload on the same stream would leave its copies.
+                assertTrue(Emulator.get("pending") > 50, "the upload waited for the micro-batch");
               }
               return result;
             } catch (InvocationTargetException e) {
