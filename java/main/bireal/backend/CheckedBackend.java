@@ -5,11 +5,14 @@ import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.IdentityHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * What all backends do alike: each method checks device, element type, shape and open state of its
@@ -105,7 +108,14 @@ public abstract class CheckedBackend implements Backend {
   protected final int code(DType real) {
     if (!real.real() || !stores(real)) {
       throw new IllegalArgumentException(
-          description() + " stores no real values as " + real + "; set train.precision: fp32");
+          description()
+              + " stores no real values as "
+              + real
+              + "; set train.precision: "
+              + Arrays.stream(Precision.values())
+                  .filter(precision -> stores(precision.real))
+                  .map(precision -> precision.name().toLowerCase(Locale.ROOT))
+                  .collect(Collectors.joining(" or ")));
     }
     return real.code;
   }

@@ -65,7 +65,7 @@ final class Backends {
       return CudaDevice.list().isEmpty() ? "the driver sees none" : null;
     } catch (DeviceException e) {
       return e.getMessage()
-          .replaceFirst("^backend cuda: ", "")
+          .replaceFirst("^backend cuda: (no usable GPU: )?", "")
           .replaceFirst(", or choose backend: cpu$", "");
     }
   }

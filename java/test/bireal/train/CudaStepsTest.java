@@ -19,11 +19,13 @@ import bireal.backend.cuda.CudaBackend;
 import bireal.backend.cuda.Emulator;
 import bireal.backend.cuda.Half;
 import bireal.backend.cuda.PairedBackend;
+import bireal.data.DataConfig;
 import bireal.nn.MemoryException;
 import bireal.nn.Network;
 import bireal.nn.NetworkConfig;
 import bireal.nn.Parameter;
 import bireal.nn.Planner;
+import bireal.optim.LrSchedule;
 import bireal.optim.OptimizerConfig;
 import bireal.tensor.Buffer;
 import bireal.tensor.DType;
@@ -31,18 +33,25 @@ import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.io.IOException;
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.TreeMap;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
@@ -134,7 +143,10 @@ class CudaStepsTest {
     return losses;
   }
 
-  /** Through the uint8 path's last op only where values are F32: images are written as floats. */
+  /**
+   * Writes images and labels straight into the network's input, in its type; a run would bring
+   * bytes and normalise them on the device (imageNormalize).
+   */
   private static void images(Backend backend, Network net, int number) {
     long seed = Rng.state(number, "images");
     int count = (int) net.input().shape().count();
@@ -168,8 +180,8 @@ class CudaStepsTest {
 
   /** The same with activations and gradients in half precision on the GPU. */
   @Test
-  void everyOpOfAStepInHalfPrecisionDoesWhatTheCpuDoes() throws IOException {
-    paired(NetworkConfig.Family.BIREALNET, 2, true);
+  void everyOpOfTwentyStepsInHalfPrecisionDoesWhatTheCpuDoes() throws IOException {
+    paired(NetworkConfig.Family.BIREALNET, STEPS, true);
   }
 
   /**
@@ -265,6 +277,131 @@ class CudaStepsTest {
           new Tensor(buffer, 0, Shape.of(1 << 16), DType.U8), ByteBuffer.allocateDirect(1 << 16));
       buffer.close();
     }
+  }
+
+  /** A run of 4 steps of two micro-batches of 2 images, which come through the uint8 path. */
+  private static void run(Backend backend, Path folder, Progress progress) {
+    Trainer.Setup setup =
+        new Trainer.Setup(
+            network(NetworkConfig.Family.BIREALNET),
+            new DataConfig(
+                DataConfig.Kind.SYNTHETIC,
+                "",
+                16,
+                2,
+                true,
+                List.of(0.5),
+                List.of(0.25),
+                1,
+                2,
+                120,
+                16,
+                2,
+                1,
+                CLASSES),
+            optimizer(OptimizerConfig.Type.ADAM),
+            new LrSchedule(LrSchedule.Type.LINEAR, 0),
+            new TrainConfig(
+                1,
+                4,
+                2,
+                Gradient.FP32,
+                Precision.FP32,
+                0.1,
+                1,
+                0,
+                1,
+                1,
+                TrainConfig.OnCheckpointFailure.STOP),
+            7,
+            Map.of());
+    try (RunFolder run = RunFolder.create(folder.resolve("run"), "name: run\n");
+        Trainer trainer = new Trainer(setup, backend, run, false, progress)) {
+      trainer.run(() -> false);
+    }
+  }
+
+  /**
+   * The next images are asked for when a micro-batch has been launched, before anybody waits for
+   * it; and asking for them does not wait for it either.
+   */
+  @Test
+  void theNextImagesTravelWhileAMicroBatchIsAtWork(@TempDir Path folder) {
+    assumeTrue(Emulator.emulated(), "asks the emulator what has not run yet");
+    Emulator.set("race_checks", 0);
+    Map<String, String> letters =
+        Map.of("awaitUploads", "a", "replay", "l", "upload", "u", "read", "r");
+    StringBuilder calls = new StringBuilder();
+    List<String> steps = new ArrayList<>();
+    try (Backend cuda = CudaBackend.open(0)) {
+      InvocationHandler noting =
+          (proxy, method, args) -> {
+            try {
+              Object result = method.invoke(cuda, args);
+              calls.append(letters.getOrDefault(method.getName(), ""));
+              if (method.getName().equals("upload") && calls.indexOf("l") >= 0) {
+                // Of more than 100 launches; an upload on the same stream would leave its copies.
+                assertTrue(Emulator.get("pending") > 50, "the upload waited for the micro-batch");
+              }
+              return result;
+            } catch (InvocationTargetException e) {
+              throw e.getCause();
+            }
+          };
+      Backend noted =
+          (Backend)
+              Proxy.newProxyInstance(
+                  Backend.class.getClassLoader(), new Class<?>[] {Backend.class}, noting);
+      run(
+          noted,
+          folder,
+          new Progress() {
+            @Override
+            public void started(long step, long totalSteps) {
+              calls.setLength(0);
+            }
+
+            @Override
+            public void step(long step, Metrics last, Metrics epochSoFar, double lr) {
+              steps.add(calls.toString());
+              calls.setLength(0);
+            }
+          });
+    }
+    // Awaited, launched, pixels, crops and labels of the next one on their way: for both
+    // micro-batches. The update may be a launch of its own.
+    assertEquals(4, steps.size());
+    assertTrue(steps.get(0).matches("uuualuuualuuul?r+"), steps::toString);
+    assertTrue(steps.get(1).matches("aluuualuuul?r+"), steps::toString);
+    assertTrue(steps.get(2).matches("aluuualuuul?r+"), steps::toString);
+    assertTrue(steps.get(3).matches("aluuuall?r+"), steps::toString); // no more images
+  }
+
+  /** Neither the backend nor what it asks of the driver: Java's bytes are StepAllocationTest's. */
+  @Test
+  void noStepTakesMemoryAfterTheFirst(@TempDir Path folder) {
+    assumeTrue(Emulator.emulated(), "asks the emulator for its memory");
+    Emulator.set("race_checks", 0);
+    List<Map<String, Long>> taken = new ArrayList<>();
+    try (Backend backend = CudaBackend.open(0)) {
+      run(
+          backend,
+          folder,
+          new Progress() {
+            @Override
+            public void step(long step, Metrics last, Metrics epochSoFar, double lr) {
+              Map<String, Long> now = new TreeMap<>();
+              for (String what :
+                  List.of("live_allocations", "live_bytes", "peak_bytes", "pinned_bytes")) {
+                now.put(what, Emulator.get(what));
+              }
+              taken.add(now);
+            }
+          });
+    }
+    assertEquals(4, taken.size());
+    assertTrue(taken.get(0).get("live_allocations") > 0, taken::toString);
+    assertEquals(Collections.nCopies(4, taken.get(0)), taken);
   }
 
   /** Losses of free runs: CPU, CUDA in float32, CUDA in half precision. */

@@ -34,7 +34,7 @@ import org.junit.jupiter.params.provider.CsvSource;
  *
  * <p>Not part of a step are what a log line, a checkpoint and the start of an evaluation allocate:
  * the runs here have none of them between the first step and the last. What the native code
- * allocates: native/testing/allocations_test.cpp.
+ * allocates: native/testing/allocations_test.cpp; device memory: CudaStepsTest.
  */
 class StepAllocationTest {
   private static final int STEPS = 12;

@@ -62,7 +62,9 @@ public record CudaDevice(
           "device "
               + ordinal
               + " does not exist; this machine has "
-              + (devices.size() == 1 ? "only device 0" : "devices 0 to " + (devices.size() - 1)));
+              + (devices.size() == 1
+                  ? "only device 0; set device: 0"
+                  : "devices 0 to " + (devices.size() - 1) + "; set device to one of them"));
     }
     return devices.get(ordinal);
   }
