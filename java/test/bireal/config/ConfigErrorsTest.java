@@ -351,9 +351,6 @@ class ConfigErrorsTest {
             "not valid YAML: while parsing a flow sequence: expected ',' or ']',"
                 + " but got <stream end>"),
         Arguments.of(
-            "data.mean=[!!java\t.Float 0.5]",
-            "not valid YAML: while scanning a tag: expected ' ', but found '?' (9)"),
-        Arguments.of(
             "model.classes=7",
             "model.classes must be 10, the classes of data.dataset fashion_mnist, got 7"));
   }
@@ -389,6 +386,9 @@ class ConfigErrorsTest {
         assertThrows(ConfigException.class, () -> load(control))
             .getMessage()
             .startsWith(control + ": not valid YAML: "));
+    Path tag = write("tag.yaml", "name: !!a\t.b c\n");
+    assertMessage(
+        tag, tag + ":1:10: not valid YAML: while scanning a tag: expected ' ', but found '?' (9)");
   }
 
   @Test
