@@ -82,6 +82,41 @@ public final class Traffic {
     int worstBankConflict;
   }
 
+  /**
+   * What the performance model expects of a step at 224x224, width 64, batch 512, with each
+   * activation read and written once a pass and the binary gradients left to cuDNN.
+   */
+  private record Expected(String what, String names, double gigabytes) {}
+
+  private static final List<Expected> MODEL =
+      List.of(
+          new Expected(
+              "binary convolution, BN, shortcut, signs",
+              "binary_conv_.*|batch_norm_apply_.*_i16_kernel",
+              1.65 + 4.72),
+          new Expected(
+              "approx-sign, shortcut, sums of the BN before",
+              "approx_sign_.*|batch_norm_bwd_sums_.*",
+              6.88 + 3.08),
+          new Expected(
+              "BN, backward", "batch_norm_bwd_apply_.*|batch_norm_bwd_coefficients_.*", 4.62),
+          new Expected("bits as 16-bit values", "sign_unpack_.*", 1.83),
+          new Expected(
+              "gradients of binary convolutions, stem's too",
+              "cudnnConvolutionBackward.*",
+              3.26 + 3.26),
+          new Expected(
+              "stem, downsampling",
+              "batch_norm_max_pool_.*|cudnnConvolutionForward|avg_pool_.*|cublas.*"
+                  + "|batch_norm_sums_.*|batch_norm_apply_f16_f16_kernel",
+              6.38 + 2.34),
+          new Expected(
+              "update, casts of weights and gradients",
+              "adam_.*|finite_norm_.*|cast_.*|batch_norm_commit_.*",
+              0.40));
+
+  private static final int MODEL_CALLS = 154;
+
   private Traffic() {}
 
   public static void main(String[] args) {
@@ -275,6 +310,9 @@ public final class Traffic {
         MOST_BYTES,
         elements / 1e6,
         BATCH);
+    if (side == SIDE && config.width() == 64) {
+      printModel(kinds, calls);
+    }
     if (scaledBytes / elements / growth > MOST_BYTES) {
       over.add("our kernels move more bytes a block element than " + MOST_BYTES);
     }
@@ -282,6 +320,23 @@ public final class Traffic {
       over.add(calls + " launches and library calls, at most " + MOST_CALLS);
     }
     return over;
+  }
+
+  private static void printModel(Map<Emulator.Kind, Map<String, Row>> kinds, int calls) {
+    System.out.printf(
+        Locale.ROOT, "%n%-46s %10s %10s%n", "beside the performance model", "model", "counted");
+    for (Expected each : MODEL) {
+      double bytes = 0;
+      for (Map<String, Row> rows : kinds.values()) {
+        for (Map.Entry<String, Row> row : rows.entrySet()) {
+          bytes += row.getKey().matches(each.names()) ? row.getValue().bytes : 0;
+        }
+      }
+      System.out.printf(
+          Locale.ROOT, "%-46s %7.2f GB %7.2f GB%n", each.what(), each.gigabytes(), bytes / 1e9);
+    }
+    System.out.printf(
+        Locale.ROOT, "%-46s %10d %10d%n", "launches and library calls", MODEL_CALLS, calls);
   }
 
   /**
