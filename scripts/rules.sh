@@ -27,7 +27,7 @@ while IFS=: read -r file line text; do
     "$op/$op" | batch_norm/sign_pack | batch_norm/pool2d | binary_conv/batch_norm | softmax_xent/finite_norm | adam/weight_binarize | sgd/adam | adam/finite_norm | sgd/finite_norm | finite_norm/adam) ;;
     *) echo "$file:$line:$text"; echo "rules: error: op $op includes files of op $other" >&2; broken=1 ;;
   esac
-done < <(git ls-files 'native/ops/*.h' 'native/ops/*.cpp' | xargs grep -nHE 'include "ops/')
+done < <(git ls-files 'native/ops/*.h' 'native/ops/*.cpp' 'native/ops/*.cu' 'native/ops/*.cuh' | xargs grep -nHE 'include "ops/')
 # Every op that Java can run is one that the test of a step's allocations runs.
 while read -r name; do
   grep -q "cpu::$name(" native/testing/allocations_test.cpp ||

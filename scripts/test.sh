@@ -20,6 +20,7 @@ build() {
 gtest() {
   local shards shard failed='' pids=()
   shards=$(nproc)
+  rm -f target/"$1"-*.log target/"$1"-*.err
   for (( shard = 0; shard < shards; ++shard )); do
     GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard "$2" --gtest_brief=1 > "target/$1-$shard.log" 2> "target/$1-$shard.err" &
     pids+=($!)

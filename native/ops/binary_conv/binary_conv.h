@@ -94,7 +94,7 @@ struct BinaryConvPlan {
 };
 /// Forward kernels that can run the shape on this GPU, best guess first; popc is always among them.
 std::vector<const char*> binary_conv_kernel_names(const Device& device, const Conv2dShape& shape);
-/// Without `kernel` the candidates are timed on the device, which takes some memory for a moment: binary_conv_norm_fwd with y of
+/// Without `kernel` the candidates are timed on the device, which takes some 128 MB for a moment: binary_conv_norm_fwd with y of
 /// `type`, of a training step or of an evaluation. "" is the best guess. Throws InvalidArgument.
 BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, const char* kernel = nullptr,
                                 DType type = DType::kF32, bool training = true);

@@ -126,13 +126,14 @@ BinaryConvPlan binary_conv_plan(const Device& device, const Conv2dShape& shape, 
 
 const char* binary_conv_fastest(const Device& device, const BinaryConvPlan& plan, const std::vector<const char*>& names,
                                 DType type, bool training) {
-  // The convolution with its normalisation, a shortcut and the next signs, as networks run it, of as many images as fit 64 MB of
-  // v, at most the plan's; the values do not matter to the time.
+  // The convolution with its normalisation, a shortcut and the next signs, as networks run it, of as many images as fit 128 MB,
+  // at most the plan's; the values do not matter to the time.
   Conv2dShape s = plan.shape;
   const int64_t v_bytes = s.output_count(1) * (plan.v_type == DType::kI16 ? 2 : 4), x_bytes = s.H * s.W * word_count(s.C) * 4;
-  const int64_t images = std::max<int64_t>(1, std::min<int64_t>(s.N, (int64_t(64) << 20) / (v_bytes + x_bytes)));
-  const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
   const int64_t y_bytes = s.output_count(1) * (type == DType::kF32 ? 4 : 2), bits_bytes = s.P() * s.Q() * word_count(s.K) * 4;
+  const int64_t image_bytes = v_bytes + x_bytes + 2 * y_bytes + bits_bytes;  // y's shortcut is as large
+  const int64_t images = std::max<int64_t>(1, std::min<int64_t>(s.N, (int64_t(128) << 20) / image_bytes));
+  const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
   int64_t total = 0;
   const auto reserve = [&](int64_t bytes) { return std::exchange(total, total + aligned(bytes)); };
   const int64_t v_at = reserve(images * v_bytes), x_at = reserve(images * x_bytes),

@@ -174,12 +174,12 @@ public final class TrainStep implements AutoCloseable {
    * Without it {@link #finish} updates, and gradients can be looked at in between.
    */
   public void lastMicroBatch(int n, int batchImages) {
-    prepare(n, batchImages);
-    if (batchImages >= 1 << 24 || n >= 1 << 20 || microBatchCount >= 1 << 20) { // bits of the key
+    if (batchImages >= 1 << 24 || n >= 1 << 20 || microBatchCount + 1 >= 1 << 20) { // of the key
       throw new IllegalArgumentException(
           "a step takes fewer than 2^24 images, 2^20 micro-batches of fewer than 2^20, got "
-              + String.join(", ", "" + batchImages, "" + microBatchCount, "" + n));
+              + String.join(", ", "" + batchImages, "" + (microBatchCount + 1), "" + n));
     }
+    prepare(n, batchImages);
     backend.replay(
         lastMicroBatchWork, ((long) batchImages << 40) | ((long) n << 20) | microBatchCount);
     updated = true;

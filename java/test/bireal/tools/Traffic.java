@@ -269,7 +269,12 @@ public final class Traffic {
         calls += r.launches;
         if (kind == Emulator.Kind.KERNEL) {
           if (r.worstBankConflict > MOST_BANK_CONFLICT) {
-            over.add(e.getKey() + ": bank conflicts of " + r.worstBankConflict + ", at most 2");
+            over.add(
+                e.getKey()
+                    + ": bank conflicts of "
+                    + r.worstBankConflict
+                    + ", at most "
+                    + MOST_BANK_CONFLICT);
           }
           double bytes = r.onceBytes + growth * (r.bytes - r.onceBytes);
           double ratio = (r.onceRequested + growth * (r.requested - r.onceRequested)) / bytes;
@@ -325,6 +330,10 @@ public final class Traffic {
   private static void printModel(Map<Emulator.Kind, Map<String, Row>> kinds, int calls) {
     System.out.printf(
         Locale.ROOT, "%n%-46s %10s %10s%n", "beside the performance model", "model", "counted");
+    double rest = 0; // what no group has
+    for (Map<String, Row> rows : kinds.values()) {
+      rest += rows.values().stream().mapToDouble(row -> row.bytes).sum();
+    }
     for (Expected each : MODEL) {
       double bytes = 0;
       for (Map<String, Row> rows : kinds.values()) {
@@ -334,7 +343,9 @@ public final class Traffic {
       }
       System.out.printf(
           Locale.ROOT, "%-46s %7.2f GB %7.2f GB%n", each.what(), each.gigabytes(), bytes / 1e9);
+      rest -= bytes;
     }
+    System.out.printf(Locale.ROOT, "%-46s %10s %7.2f GB%n", "all else", "", rest / 1e9);
     System.out.printf(
         Locale.ROOT, "%-46s %10d %10d%n", "launches and library calls", MODEL_CALLS, calls);
   }

@@ -294,6 +294,10 @@ final class CudnnConvolution implements AutoCloseable {
     } catch (ArrayIndexOutOfBoundsException e) {
       // JCudnn copies as many entries as cuDNN counted before it looks at the status, and cuDNN
       // need not write the count of a list that it refuses.
+      int sticky = CudaOps.stickyError(owner.context());
+      if (CudaOps.isFatal(sticky)) {
+        throw new DeviceException(op, sticky, op + ": the device is lost", true);
+      }
       System.err.println(
           "bireal: "
               + op
