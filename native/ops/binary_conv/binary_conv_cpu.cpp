@@ -18,7 +18,7 @@ struct Kernel {
   DType v_type;
   Isa isa;
   int64_t block;
-  bool nibbles;     // a byte per 4 channels instead of a word per 32
+  bool nibbles;     // 16 bits per 4 channels of a pair of pixels instead of a word per 32 of one
   bool makes_sums;  // adds up v and v^2 itself
 };
 
@@ -60,20 +60,21 @@ struct Geometry {
   bool fused_sums;
   int64_t Cw, unit_bytes, row_units, padded_K, classes, weight_bytes, constant_bytes;
   bool staged;                                 // false: the kernel reads x itself (no border, no other units)
+  bool pairs_images;                           // nibbles: pairs of images, else of neighbours in a row
   int64_t task_images, task_rows, row_blocks;  // a task: whole images, or some rows of one
   int64_t pitch_units, image_units;            // of the staged activations (of x if not staged)
-  int64_t staged_bytes, table_bytes, sums_bytes, worker_bytes;
+  int64_t staged_bytes, row_bytes, table_bytes, sums_bytes, worker_bytes;
 
   Geometry(const Kernel& chosen, const Conv2dShape& s) : kernel(chosen) {
     // The kernels add v^2 of two pixels in a signed 32-bit lane and of a tile in an unsigned one: fine up to |v| = 2^14.
     fused_sums = kernel.makes_sums && s.taps() * s.C <= 1 << 14;
     Cw = word_count(s.C);
     const int64_t units_per_word = kernel.nibbles ? kNibbles : 1;
-    unit_bytes = kernel.nibbles ? 1 : int64_t(sizeof(word_t));
+    unit_bytes = kernel.nibbles ? sizeof(uint16_t) : sizeof(word_t);
     row_units = s.S * Cw * units_per_word;
     padded_K = (s.K + kernel.block - 1) / kernel.block * kernel.block;
     classes = (s.pad + 1) * (s.pad + 1) * (s.pad + 1) * (s.pad + 1);
-    weight_bytes = padded_K * s.R * row_units * unit_bytes;
+    weight_bytes = padded_K * s.R * row_units * (kernel.nibbles ? 1 : int64_t(sizeof(word_t)));
     constant_bytes = classes * padded_K * int64_t(kernel.v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t));
 
     // About 224 pixels: 28 tiles, so that weights fetched from L2 are used often, and 10 to 100 us of work.
@@ -83,15 +84,19 @@ struct Geometry {
     row_blocks = (P + rows - 1) / rows;
     task_rows = (P + row_blocks - 1) / row_blocks;
     row_blocks = (P + task_rows - 1) / task_rows;
+    // A row of odd length would leave the second half of its last pair idle.
+    pairs_images = kernel.nibbles && Q % 2 == 1 && row_blocks == 1 && s.N > 1;
+    if (pairs_images) task_images += task_images % 2;
 
     staged = s.pad > 0 || kernel.nibbles;
     pitch_units = (staged ? s.W + 2 * s.pad : s.W) * Cw * units_per_word;
     const int64_t rows_in = (task_rows - 1) * s.stride + s.R;
     image_units = staged ? rows_in * pitch_units : s.H * pitch_units;
     staged_bytes = staged ? align64(task_images * image_units * unit_bytes) : 0;
-    table_bytes = align64((2 * task_images * task_rows * Q + Q) * int64_t(sizeof(int32_t)));
+    row_bytes = kernel.nibbles ? 2 * align64((pitch_units / kNibbles + s.stride * Cw) * kNibbles) : 0;
+    table_bytes = align64((3 * task_images * task_rows * 2 * Q + Q) * int64_t(sizeof(int32_t)));
     sums_bytes = align64(2 * padded_K * int64_t(sizeof(int64_t)));
-    worker_bytes = staged_bytes + table_bytes + sums_bytes;
+    worker_bytes = staged_bytes + row_bytes + table_bytes + sums_bytes;
   }
 };
 
@@ -102,45 +107,57 @@ int64_t border_class(int64_t p, const Conv2dShape& s, int64_t filter, int64_t im
   return before * (s.pad + 1) + after;
 }
 
-void stage_words(const Kernel& kernel, void* target, int64_t at_word, const word_t* source, int64_t words) {
-  if (!kernel.nibbles) {
-    std::memcpy(static_cast<word_t*>(target) + at_word, source, size_t(words) * sizeof(word_t));
-    return;
-  }
-  // 16 times the nibble: the offset of its table. All 8 nibbles of a word at once, each to its byte (little-endian, as every
-  // machine with these kernels is).
-  uint8_t* out = static_cast<uint8_t*>(target) + at_word * kNibbles;
+// A byte for each nibble, low ones first. All 8 nibbles of a word at once, each to its byte (little-endian, as every machine with
+// these kernels is).
+void spread_nibbles(uint8_t* out, const word_t* source, int64_t words) {
   for (int64_t i = 0; i < words; ++i) {
     uint64_t spread = source[i];
     spread = (spread | spread << 16) & 0x0000FFFF0000FFFF;
     spread = (spread | spread << 8) & 0x00FF00FF00FF00FF;
     spread = (spread | spread << 4) & 0x0F0F0F0F0F0F0F0F;
-    spread <<= 4;
     std::memcpy(out + i * kNibbles, &spread, sizeof spread);
   }
 }
 
-// Rows [first_row, first_row + rows) of the padded image, border as zero units.
-void stage_image(const Geometry& g, const Conv2dShape& s, char* target, const word_t* image, int64_t first_row, int64_t rows) {
-  const int64_t pitch_bytes = g.pitch_units * g.unit_bytes, pad_words = s.pad * g.Cw;
-  const int64_t pad_bytes = pad_words * (g.kernel.nibbles ? kNibbles : int64_t(sizeof(word_t)));
-  for (int64_t row = 0; row < rows; ++row, target += pitch_bytes) {
+// Rows [first_row, first_row + rows) of the padded image, border as zero words.
+void stage_image(const Geometry& g, const Conv2dShape& s, word_t* target, const word_t* image, int64_t first_row, int64_t rows) {
+  const int64_t pad_words = s.pad * g.Cw;
+  for (int64_t row = 0; row < rows; ++row, target += g.pitch_units) {
     const int64_t h = first_row + row - s.pad;
     if (h < 0 || h >= s.H) {
-      std::memset(target, 0, size_t(pitch_bytes));
+      std::fill(target, target + g.pitch_units, word_t(0));
       continue;
     }
-    std::memset(target, 0, size_t(pad_bytes));
-    stage_words(g.kernel, target, pad_words, image + h * s.W * g.Cw, s.W * g.Cw);
-    std::memset(target + pitch_bytes - pad_bytes, 0, size_t(pad_bytes));
+    std::fill(target, target + pad_words, word_t(0));
+    std::copy_n(image + h * s.W * g.Cw, s.W * g.Cw, target + pad_words);
+    std::fill(target + g.pitch_units - pad_words, target + g.pitch_units, word_t(0));
+  }
+}
+
+// The same in pairs of nibbles, as the offset of their table: of an image and the one behind it (`second`, perhaps null: zeros),
+// or, where !g.pairs_images, of a pixel and the one that the next output pixel sees in its place. bytes: scratch for two rows.
+void stage_pairs(const Geometry& g, const Conv2dShape& s, uint16_t* target, uint8_t* bytes, const word_t* image,
+                 const word_t* second, int64_t first_row, int64_t rows) {
+  const int64_t pad = s.pad * g.Cw * kNibbles, step = s.stride * g.Cw * kNibbles, row_words = s.W * g.Cw;
+  uint8_t* other = g.pairs_images ? bytes + g.row_bytes / 2 : bytes + step;
+  std::fill(bytes, bytes + g.row_bytes, uint8_t(0));
+  for (int64_t row = 0; row < rows; ++row, target += g.pitch_units) {
+    const int64_t h = first_row + row - s.pad;
+    if (h < 0 || h >= s.H) {
+      std::fill(target, target + g.pitch_units, uint16_t(0));
+      continue;
+    }
+    spread_nibbles(bytes + pad, image + h * row_words, row_words);
+    if (second) spread_nibbles(other + pad, second + h * row_words, row_words);
+    for (int64_t i = 0; i < g.pitch_units; ++i) target[i] = uint16_t((bytes[i] | other[i] << 4) * g.kernel.block);
   }
 }
 
 // sums [2, padded_K] += over the task's pixels, for kernels that do not do it themselves.
 template <class V>
-void add_sums(const BinaryConvTask& task, int64_t* sums) {
+void add_sums(const BinaryConvTask& task, int64_t pixels, int64_t* sums) {
   const V* v = static_cast<const V*>(task.v);
-  for (int64_t i = 0; i < task.pixel_count; ++i, v += task.K)
+  for (int64_t i = 0; i < pixels; ++i, v += task.K)
     for (int64_t k = 0; k < task.K; ++k) {
       sums[k] += v[k];
       sums[task.padded_K + k] += int64_t(v[k]) * v[k];
@@ -259,7 +276,8 @@ void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int6
   const int64_t v_bytes = plan.v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t);
   const int64_t largest = s.taps() * s.C;
   auto worker_sums = [&](int worker) {
-    return reinterpret_cast<int64_t*>(static_cast<char*>(workspace) + worker * g.worker_bytes + g.staged_bytes + g.table_bytes);
+    return reinterpret_cast<int64_t*>(static_cast<char*>(workspace) + worker * g.worker_bytes + g.staged_bytes + g.row_bytes +
+                                      g.table_bytes);
   };
   if (sums)
     for (int worker = 0; worker < context.thread_count(); ++worker) std::memset(worker_sums(worker), 0, size_t(g.sums_bytes));
@@ -269,33 +287,51 @@ void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int6
     const int64_t image = index / g.row_blocks * g.task_images, images = std::min(g.task_images, n - image);
     const int64_t p0 = index % g.row_blocks * g.task_rows, rows = std::min(g.task_rows, P - p0);
     char* staged = static_cast<char*>(workspace) + worker * g.worker_bytes;
-    int32_t* pixel = reinterpret_cast<int32_t*>(staged + g.staged_bytes);
-    int32_t* constant = pixel + g.task_images * g.task_rows * Q;
-    int32_t* column_class = constant + g.task_images * g.task_rows * Q;
+    uint8_t* row_bytes = reinterpret_cast<uint8_t*>(staged + g.staged_bytes);
+    int32_t* pixel = reinterpret_cast<int32_t*>(staged + g.staged_bytes + g.row_bytes);
+    const int64_t most = g.task_images * g.task_rows * 2 * Q;
+    int32_t *constant = pixel + most, *output = constant + most, *column_class = output + most;
 
     BinaryConvTask task;
-    if (g.staged) {
-      for (int64_t i = 0; i < images; ++i)
-        stage_image(g, s, staged + i * g.image_units * g.unit_bytes, x + (image + i) * s.H * s.W * g.Cw, p0 * s.stride,
-                    (rows - 1) * s.stride + s.R);
-      task.x = staged;
-    } else {
-      task.x = x + image * s.H * s.W * g.Cw + p0 * s.stride * g.pitch_units;
-    }
+    task.x = g.staged ? staged : static_cast<const void*>(x + image * s.H * s.W * g.Cw + p0 * s.stride * g.pitch_units);
+    const int64_t image_words = s.H * s.W * g.Cw, rows_in = (rows - 1) * s.stride + s.R;
+    const int64_t image_step = g.pairs_images ? 2 : 1, column_step = g.kernel.nibbles && !g.pairs_images ? 2 : 1;
     const int64_t step = s.stride * g.row_units / s.S;
     for (int64_t q = 0; q < Q; ++q) column_class[q] = int32_t(border_class(q, s, s.S, s.W) * g.padded_K);
     int64_t count = 0;
-    for (int64_t i = 0; i < images; ++i)
+    for (int64_t i = 0; i < images; i += image_step) {
+      const word_t* source = x + (image + i) * image_words;
+      void* target = staged + i / image_step * g.image_units * g.unit_bytes;
+      if (g.kernel.nibbles)
+        stage_pairs(g, s, static_cast<uint16_t*>(target), row_bytes, source,
+                    g.pairs_images && i + 1 < images ? source + image_words : nullptr, p0 * s.stride, rows_in);
+      else if (g.staged)
+        stage_image(g, s, static_cast<word_t*>(target), source, p0 * s.stride, rows_in);
       for (int64_t p = 0; p < rows; ++p) {
-        const int32_t begin = int32_t(i * g.image_units + p * s.stride * g.pitch_units);
+        const int32_t begin = int32_t(i / image_step * g.image_units + p * s.stride * g.pitch_units);
         const int32_t row_class = int32_t(border_class(p0 + p, s, s.R, s.H) * classes_in_row * g.padded_K);
-        for (int64_t q = 0; q < Q; ++q, ++count) {
+        for (int64_t q = 0; q < Q; q += column_step, ++count) {
           pixel[count] = begin + int32_t(q * step);
-          constant[count] = row_class + column_class[q];
+          const int32_t at = int32_t((i * rows + p) * Q + q);
+          if (!g.kernel.nibbles) {
+            constant[count] = row_class + column_class[q];
+          } else if (g.pairs_images) {
+            constant[2 * count] = constant[2 * count + 1] = row_class + column_class[q];
+            output[2 * count] = at;
+            output[2 * count + 1] = i + 1 < images ? at + int32_t(rows * Q) : -1;
+          } else {
+            const bool both = q + 1 < Q;
+            constant[2 * count] = row_class + column_class[q];
+            constant[2 * count + 1] = row_class + column_class[both ? q + 1 : q];
+            output[2 * count] = at;
+            output[2 * count + 1] = both ? at + 1 : -1;
+          }
         }
       }
+    }
     task.pixel = pixel;
     task.constant = constant;
+    task.output = output;
     task.pixel_count = count;
     task.R = s.R;
     task.row_units = g.row_units;
@@ -310,9 +346,9 @@ void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int6
     g.kernel.run(task);
     if (sums && !g.fused_sums) {
       if (plan.v_type == DType::kI16)
-        add_sums<int16_t>(task, worker_sums(worker));
+        add_sums<int16_t>(task, images * rows * Q, worker_sums(worker));
       else
-        add_sums<int32_t>(task, worker_sums(worker));
+        add_sums<int32_t>(task, images * rows * Q, worker_sums(worker));
     }
   });
 

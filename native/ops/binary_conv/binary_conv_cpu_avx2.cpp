@@ -9,25 +9,34 @@ namespace {
 
 struct Avx2 {
   using V = __m256i;
-  enum { kBytes = 32, kPixels = 6, kVectors = 2, kUnroll = 2 };
+  enum { kBytes = 32, kPairs = 2, kVectors = 2, kNarrowPairs = 4 };
   BIREAL_INLINE V zero() { return _mm256_setzero_si256(); }
   BIREAL_INLINE V ones16() { return _mm256_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm256_load_si256((const V*)p); }
   BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256((V*)p, v); }
   // 12 sums, 2 weights, a table and a product are all 16 registers. gcc 12 orders intrinsics so that it needs one or more
   // beyond them, or copies.
+  BIREAL_INLINE void shuffle(V& sum, V table, V index) {
+    asm("vpshufb %[index], %[table], %[sum]" : [sum] "=x"(sum) : [table] "x"(table), [index] "x"(index));
+  }
   BIREAL_INLINE void add_shuffled(V& sum, V table, V index) {
     V product;
     asm("vpshufb %[index], %[table], %[product]\n\tvpaddb %[product], %[sum], %[sum]"
         : [sum] "+x"(sum), [product] "=&x"(product)
         : [table] "x"(table), [index] "x"(index));
   }
+  BIREAL_INLINE void add_halves(V& low, V& high, V& bytes) {
+    asm("vpaddb %[bytes], %[low], %[low]\n\tvpsrlw $4, %[bytes], %[bytes]\n\tvpaddb %[bytes], %[high], %[high]"
+        : [low] "+x"(low), [high] "+x"(high), [bytes] "+x"(bytes));
+  }
+  BIREAL_INLINE V bytes16() { return _mm256_set1_epi16(255); }
+  BIREAL_INLINE V and_(V a, V b) { return _mm256_and_si256(a, b); }
+  BIREAL_INLINE V shift_right8(V a) { return _mm256_srli_epi16(a, 8); }
+  BIREAL_INLINE V shift_left4(V a) { return _mm256_slli_epi16(a, 4); }
   BIREAL_INLINE V add16(V a, V b) { return _mm256_add_epi16(a, b); }
   BIREAL_INLINE V add32(V a, V b) { return _mm256_add_epi32(a, b); }
   BIREAL_INLINE V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
   BIREAL_INLINE V multiply_add16(V a, V b) { return _mm256_madd_epi16(a, b); }
-  BIREAL_INLINE V unpack_low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
-  BIREAL_INLINE V unpack_high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
   BIREAL_INLINE V unpack_low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }
   BIREAL_INLINE V unpack_high16(V a, V b) { return _mm256_unpackhi_epi16(a, b); }
   BIREAL_INLINE void store_channels(int16_t* p, V v, int64_t present) {
@@ -38,18 +47,6 @@ struct Avx2 {
     alignas(32) int16_t lanes[16];
     store(lanes, v);
     for (int64_t c = 0; c < present; ++c) p[c] = lanes[c];
-  }
-  template <int kCount>
-  BIREAL_INLINE void tile(int64_t width, const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
-                          NibbleSums<Avx2, kCount>* sums) {
-    switch (width) {
-      case 1: nibble_tile<Avx2, 1, kCount>(task, weights, first, k0, sums); break;
-      case 2: nibble_tile<Avx2, 2, kCount>(task, weights, first, k0, sums); break;
-      case 3: nibble_tile<Avx2, 3, kCount>(task, weights, first, k0, sums); break;
-      case 4: nibble_tile<Avx2, 4, kCount>(task, weights, first, k0, sums); break;
-      case 5: nibble_tile<Avx2, 5, kCount>(task, weights, first, k0, sums); break;
-      default: nibble_tile<Avx2, 6, kCount>(task, weights, first, k0, sums); break;
-    }
   }
 };
 

@@ -3,7 +3,7 @@
 // A task is a run of output pixels (some rows of an image, or some small images). Its activations are staged with the border
 // written out as zero bits (+1), so that every pixel sees all R*S taps and no kernel has a border path:
 //   v = constant[border class][k] - 2 * popcount over all taps,  constant = valid_taps*C + 2 * popcount(w at the absent taps)
-// `unit` is what a kernel reads activations in: a word_t, or a byte per nibble (see each kernel's file).
+// `unit` is what a kernel reads activations in: a word_t, or the nibbles of a pair of pixels (binary_conv_nibble.h).
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include "core/bits.h"
@@ -12,9 +12,10 @@ namespace bireal::cpu {
 
 struct BinaryConvTask {
   const void* x;            // staged activations, in units
-  const int32_t* pixel;     // [pixel_count] unit where the pixel's window begins
-  const int32_t* constant;  // [pixel_count] index of the pixel's border class in `constants`, times the padded K
-  int64_t pixel_count;      // >= 1
+  const int32_t* pixel;     // [pixel_count] unit where the window of the pixel (or of both pixels of the pair) begins
+  const int32_t* constant;  // [pixel_count] index of the pixel's border class in `constants`, times the padded K; pairs: [2 each]
+  const int32_t* output;    // pairs: [2 * pixel_count] number of the pixel in v, -1: there is none
+  int64_t pixel_count;      // of pixels, or of pairs; >= 1
   int64_t R;                // rows of the filter, each of
   int64_t row_units;        //   S*Cw words of units that lie in sequence,
   int64_t pitch_units;      //   this far apart
@@ -31,10 +32,10 @@ enum { kTilePixels = 8 };
 /// Words of 32 output channels: lane l of 32 holds this channel, so that _mm512_packs_epi32 of lanes 0-15 and 16-31 is in order.
 BIREAL_INLINE int64_t word_lane_channel(int64_t lane) { return lane % 16 / 4 * 8 + lane % 4 + lane / 16 * 4; }
 
-/// Bytes of 32 or 64 output channels: channel c is this byte, so that unpacking low and high bytes to 16 bits is in order.
+/// Bytes of 32 or 64 output channels: channel c is this byte, so that even and odd bytes, as 16 bits each, are in order.
 BIREAL_INLINE int64_t byte_of_channel(int64_t c, int64_t channels) {
   int64_t half = channels / 2;
-  return c % half / 8 * 16 + c % 8 + c / half * 8;
+  return c % half * 2 + c / half;
 }
 
 using BinaryConvRun = void(const BinaryConvTask& task);

@@ -1,9 +1,14 @@
-// The forward kernel without a vector popcount, written once for 32 and 64 bytes a vector. Unit: a byte per 4 channels of a
-// pixel, holding 16 times the nibble.
+// The forward kernel without a vector popcount, written once for 32 and 64 bytes a vector. Unit: 16 bits per 4 channels of a pair
+// of pixels, the offset of their table.
 //
-// popcount(x XOR w) of 4 channels is one of 16 values for each x; so x chooses a table of 16 bytes, and a byte shuffle looks up
-// the weight nibbles of a whole vector of output channels in it: 2 instructions (shuffle, add) for 128 (256) products, and a
-// table load shared by the vectors of weights. Bytes hold 63 additions of at most 4; then they are widened to 16 bits.
+// popcount(x XOR w) of 4 channels is one of 16 values for each x. Two pixels at once: their two nibbles choose one of 256 tables
+// of 16 bytes, whose low four bits are the count of the first pixel, the high four of the second. A byte shuffle looks up the
+// weight nibbles of a whole vector of output channels in it: one instruction for 256 (512) products. Three such bytes can be
+// added up (at most 12 in each half), then the halves have to be parted: t goes to one sum, t >> 4 as 16-bit lanes to another,
+// both modulo 256. With A, B of the even and C, D of the odd byte of such a lane the sums are
+//   low:  A + 16 B, C + 16 D       high:  B + 16 C, D
+// so D, C, B, A follow one from the other, as long as each is below 256. 8 instructions for 3 * 256 products; with a table a
+// pixel it is 12.
 // `Vec` is the instruction set: a struct of always inlined functions, private to the file that is compiled for it.
 #pragma once
 #include <stddef.h>
@@ -12,14 +17,15 @@
 
 namespace bireal::cpu {
 
-/// table[x][w] = popcount(x XOR w), repeated to fill a vector: a broadcasting load would cost Zen 4 one of its two shuffles.
+/// table[x][w] = popcount(x % 16 XOR w) + 16 popcount(x / 16 XOR w), repeated to fill a vector: a broadcasting load would cost
+/// Zen 4 one of its two shuffles.
 template <int kBytes>
 struct NibbleTables {
-  alignas(64) uint8_t table[16][kBytes] = {};
+  alignas(64) uint8_t table[256][kBytes] = {};
   constexpr NibbleTables() {
-    for (int x = 0; x < 16; ++x)
+    for (int x = 0; x < 256; ++x)
       for (int w = 0; w < kBytes; ++w)
-        for (int bit = 0; bit < 4; ++bit) table[x][w] += (x ^ w) >> bit & 1;
+        for (int bit = 0; bit < 4; ++bit) table[x][w] += ((x ^ w) >> bit & 1) + 16 * ((x / 16 ^ w) >> bit & 1);
   }
 };
 
@@ -57,55 +63,88 @@ BIREAL_INLINE void nibble_sums_add(typename Vec::V* v, typename Vec::V* square, 
   square[1] = Vec::add32(square[1], Vec::multiply_add16(high, high));
 }
 
-template <class Vec, int kPixels, int kVectors>
+/// Adds kSteps units of each pair, one after the other.
+template <class Vec, int kSteps, int kPairs, int kVectors>
+BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename Vec::V (&high)[kPairs][kVectors],
+                              const uint8_t* tables, const uint16_t* const (&x)[kPairs], int64_t unit, const uint8_t* weights,
+                              int64_t vector_stride) {
+  using V = typename Vec::V;
+  V bytes[kPairs][kVectors];
+#pragma GCC unroll 3
+  for (int step = 0; step < kSteps; ++step) {
+    V w[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + step * Vec::kBytes + j * vector_stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < kPairs; ++i) {
+      const V table = Vec::load(tables + x[i][unit + step]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j)
+        if (step == 0)
+          Vec::shuffle(bytes[i][j], table, w[j]);
+        else
+          Vec::add_shuffled(bytes[i][j], table, w[j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kPairs; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) Vec::add_halves(low[i][j], high[i][j], bytes[i][j]);
+}
+
+template <class Vec, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
-  enum { kStepsInByte = 60 };  // at most 63, and whole unrolled steps; a row of the filter has a multiple of 8
+  enum { kRounds = 21 };  // of three steps: a byte holds 63 additions of at most 4
   static constexpr NibbleTables<Vec::kBytes> kTables;
-  const uint8_t* x[kPixels];
-  V total[kPixels][kVectors][2];
+  const uint8_t* tables = &kTables.table[0][0];
+  const uint16_t* x[kPairs];
+  V total[kPairs][kVectors][2][2];  // [pixel of the pair][half of the channels], 16 bits
 #pragma GCC unroll 8
-  for (int i = 0; i < kPixels; ++i) {
-    x[i] = (const uint8_t*)task.x + task.pixel[first + i];
-    asm("" : "+r"(x[i]));  // one pointer a pixel; gcc 12 would split it in two and add them up in the inner loop
+  for (int i = 0; i < kPairs; ++i) {
+    x[i] = (const uint16_t*)task.x + task.pixel[first + i];
+    asm("" : "+r"(x[i]));  // one pointer a pair; gcc 12 would split it in two and add them up in the inner loop
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) total[i][j][0] = total[i][j][1] = Vec::zero();
+    for (int j = 0; j < kVectors; ++j)
+      total[i][j][0][0] = total[i][j][0][1] = total[i][j][1][0] = total[i][j][1][1] = Vec::zero();
   }
   const int64_t vector_stride = task.R * task.row_units * Vec::kBytes;  // from one block of channels to the next
   for (int64_t r = 0, done = 0; r < task.R;) {
-    V bytes[kPixels][kVectors];  // of this round: in registers
+    V low_sum[kPairs][kVectors], high_sum[kPairs][kVectors];  // of this round: in registers
 #pragma GCC unroll 8
-    for (int i = 0; i < kPixels; ++i)
+    for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) bytes[i][j] = Vec::zero();
-    int64_t room = kStepsInByte;
+      for (int j = 0; j < kVectors; ++j) low_sum[i][j] = high_sum[i][j] = Vec::zero();
+    int64_t rounds = kRounds;
     do {
-      const int64_t steps = task.row_units - done < room ? task.row_units - done : room;
-      const int64_t begin = r * task.pitch_units + done, end = begin + steps;
-      for (int64_t unit = begin; unit < end; unit += Vec::kUnroll)
-#pragma GCC unroll 4
-        for (int step = 0; step < Vec::kUnroll; ++step, weights += Vec::kBytes) {
-          V w[kVectors];
-#pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + j * vector_stride);
-#pragma GCC unroll 8
-          for (int i = 0; i < kPixels; ++i) {
-            V table = Vec::load(&kTables.table[0][0] + (size_t)x[i][unit + step] * (Vec::kBytes / 16));
-#pragma GCC unroll 4
-            for (int j = 0; j < kVectors; ++j) Vec::add_shuffled(bytes[i][j], table, w[j]);
-          }
-        }
-      room -= steps;
+      const int64_t steps = task.row_units - done < 3 * rounds ? task.row_units - done : 3 * rounds;
+      int64_t unit = r * task.pitch_units + done;
+      const int64_t end = unit + steps;
+      for (; unit + 3 <= end; unit += 3, weights += 3 * Vec::kBytes)
+        nibble_add<Vec, 3>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
+      if (end - unit == 2)
+        nibble_add<Vec, 2>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
+      else if (end - unit == 1)
+        nibble_add<Vec, 1>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
+      weights += (end - unit) * Vec::kBytes;
+      rounds -= (steps + 2) / 3;
       done += steps;
       if (done == task.row_units) done = 0, ++r;
-    } while (room > 0 && r < task.R);
+    } while (rounds > 0 && r < task.R);
 #pragma GCC unroll 8
-    for (int i = 0; i < kPixels; ++i)
+    for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
-        total[i][j][0] = Vec::add16(total[i][j][0], Vec::unpack_low8(bytes[i][j], Vec::zero()));
-        total[i][j][1] = Vec::add16(total[i][j][1], Vec::unpack_high8(bytes[i][j], Vec::zero()));
+        const V low = low_sum[i][j], high = high_sum[i][j], byte = Vec::bytes16();
+        const V d = Vec::shift_right8(high);
+        const V c = Vec::and_(Vec::sub16(Vec::shift_right8(low), Vec::shift_left4(d)), byte);
+        const V b = Vec::and_(Vec::sub16(high, Vec::shift_left4(c)), byte);
+        const V a = Vec::and_(Vec::sub16(low, Vec::shift_left4(b)), byte);
+        total[i][j][0][0] = Vec::add16(total[i][j][0][0], a);
+        total[i][j][0][1] = Vec::add16(total[i][j][0][1], c);
+        total[i][j][1][0] = Vec::add16(total[i][j][1][0], b);
+        total[i][j][1][1] = Vec::add16(total[i][j][1][1], d);
       }
   }
 
@@ -114,27 +153,37 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const int64_t k = k0 + j * Vec::kBytes + half * (Vec::kBytes / 2);
-      V v[kPixels + 1];
 #pragma GCC unroll 8
-      for (int i = 0; i < kPixels; ++i) {
-        // int16: constant - 2*count is right modulo 2^16.
-        const int16_t* constant = (const int16_t*)task.constants + task.constant[first + i] + k;
-        v[i] = Vec::sub16(Vec::load(constant), Vec::add16(total[i][j][half], total[i][j][half]));
-        if (k < task.K) Vec::store_channels((int16_t*)task.v + (first + i) * task.K + k, v[i], task.K - k);
+      for (int i = 0; i < kPairs; ++i) {
+        V v[2];
+#pragma GCC unroll 2
+        for (int pixel = 0; pixel < 2; ++pixel) {
+          const int64_t at = 2 * (first + i) + pixel, output = task.output[at];
+          const int16_t* constant = (const int16_t*)task.constants + task.constant[at] + k;
+          // int16: constant - 2*count is right modulo 2^16.
+          const V count = total[i][j][pixel][half];
+          v[pixel] = output < 0 ? Vec::zero() : Vec::sub16(Vec::load(constant), Vec::add16(count, count));
+          if (output >= 0 && k < task.K) Vec::store_channels((int16_t*)task.v + output * task.K + k, v[pixel], task.K - k);
+        }
+        if (task.sums) nibble_sums_add<Vec>(&sums->v[j][2 * half], &sums->square[j][2 * half], v[0], v[1]);
       }
-      v[kPixels] = Vec::zero();
-      if (task.sums)
-#pragma GCC unroll 4
-        for (int i = 0; i < kPixels; i += 2)
-          nibble_sums_add<Vec>(&sums->v[j][2 * half], &sums->square[j][2 * half], v[i], v[i + 1]);
     }
+}
+
+template <class Vec, int kPairs, int kVectors>
+BIREAL_INLINE void nibble_tile_of(int64_t width, const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
+                                  NibbleSums<Vec, kVectors>* sums) {
+  if constexpr (kPairs > 1) {
+    if (width < kPairs) return nibble_tile_of<Vec, kPairs - 1, kVectors>(width, task, weights, first, k0, sums);
+  }
+  nibble_tile<Vec, kPairs, kVectors>(task, weights, first, k0, sums);
 }
 
 template <class Vec, int kVectors>
 BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
-  // Tiles of nearly equal width: 49 pixels at most 6 wide are 9 tiles of 5 or 6, without a tail of 1.
-  enum { kPixels = Vec::kPixels };
-  const int64_t tiles = (task.pixel_count + kPixels - 1) / kPixels;
+  // Tiles of nearly equal width: 25 pairs at most 4 wide are 7 tiles of 3 or 4, without a tail of 1.
+  enum { kPairs = kVectors == 1 ? Vec::kNarrowPairs : Vec::kPairs };
+  const int64_t tiles = (task.pixel_count + kPairs - 1) / kPairs;
   const int64_t narrow = task.pixel_count / tiles, wide_tiles = task.pixel_count % tiles;
   const uint8_t* weights = (const uint8_t*)task.weights + k0 * task.R * task.row_units;
   NibbleSums<Vec, kVectors> sums;
@@ -143,7 +192,7 @@ BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
   int64_t first = 0, left = task.tiles_per_flush;
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t width = narrow + (t < wide_tiles);
-    Vec::template tile<kVectors>(width, task, weights, first, k0, &sums);
+    nibble_tile_of<Vec, kPairs, kVectors>(width, task, weights, first, k0, &sums);
     first += width;
     if (task.sums && (--left == 0 || t + 1 == tiles)) {
       nibble_sums_flush(&sums, task.sums + k0, task.padded_K);
