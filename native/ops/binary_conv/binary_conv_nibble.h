@@ -74,7 +74,10 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
   for (int step = 0; step < kSteps; ++step) {
     V w[kVectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) w[j] = Vec::load(weights + step * Vec::kBytes + j * vector_stride);
+    for (int j = 0; j < kVectors; ++j) {
+      w[j] = Vec::load(weights + step * Vec::kBytes + j * vector_stride);
+      asm("" : "+x"(w[j]));
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i) {
       const V table = Vec::load(tables + x[i][unit + step]);
@@ -96,7 +99,7 @@ template <class Vec, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
-  enum { kRounds = 21 };  // of three steps: a byte holds 63 additions of at most 4
+  enum { kMostSteps = 63 };  // a byte holds 63 additions of at most 4
   static constexpr NibbleTables<Vec::kBytes> kTables;
   const uint8_t* tables = &kTables.table[0][0];
   const uint16_t* x[kPairs];
@@ -110,28 +113,28 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
       total[i][j][0][0] = total[i][j][0][1] = total[i][j][1][0] = total[i][j][1][1] = Vec::zero();
   }
   const int64_t vector_stride = task.R * task.row_units * Vec::kBytes;  // from one block of channels to the next
+  // Rounds of equal length: some rows of the filter, or a part of one.
+  const int64_t parts = (task.row_units + kMostSteps - 1) / kMostSteps,
+                steps = ((task.row_units + parts - 1) / parts + 2) / 3 * 3;
+  const int64_t rows = parts > 1 ? 1 : kMostSteps / steps;
   for (int64_t r = 0, done = 0; r < task.R;) {
     V low_sum[kPairs][kVectors], high_sum[kPairs][kVectors];  // of this round: in registers
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) low_sum[i][j] = high_sum[i][j] = Vec::zero();
-    int64_t rounds = kRounds;
-    do {
-      const int64_t steps = task.row_units - done < 3 * rounds ? task.row_units - done : 3 * rounds;
-      int64_t unit = r * task.pitch_units + done;
-      const int64_t end = unit + steps;
-      for (; unit + 3 <= end; unit += 3, weights += 3 * Vec::kBytes)
+    for (int64_t row = 0; row < rows && r < task.R; ++row) {
+      int64_t unit = r * task.pitch_units + done, left = task.row_units - done < steps ? task.row_units - done : steps;
+      done += left;
+      for (; left >= 3; left -= 3, unit += 3, weights += 3 * Vec::kBytes)
         nibble_add<Vec, 3>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      if (end - unit == 2)
+      if (left == 2)
         nibble_add<Vec, 2>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      else if (end - unit == 1)
+      else if (left == 1)
         nibble_add<Vec, 1>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      weights += (end - unit) * Vec::kBytes;
-      rounds -= (steps + 2) / 3;
-      done += steps;
+      weights += left * Vec::kBytes;
       if (done == task.row_units) done = 0, ++r;
-    } while (rounds > 0 && r < task.R);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
