@@ -7,10 +7,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -19,8 +16,11 @@
 #include "cpu/context.h"
 #include "cpu/onednn.h"
 #include "ops/binary_conv/binary_conv_cpu.h"
+#include "testing/bench.h"
 
 namespace bireal {
+using namespace testing;
+
 namespace {
 
 struct Layer {
@@ -36,36 +36,6 @@ const Layer kLayers[] = {
     {"C32_32_stride2", {32, 32, 32, 32, 64, 3, 3, 2, 1}}, {"C64_16", {32, 16, 16, 64, 64, 3, 3, 1, 1}},
     {"C128_8", {32, 8, 8, 128, 128, 3, 3, 1, 1}},         {"C256_4", {32, 4, 4, 256, 256, 3, 3, 1, 1}},
 };
-
-template <class T>
-class Aligned {
- public:
-  explicit Aligned(int64_t count)
-      : data_(static_cast<T*>(std::aligned_alloc(64, size_t(count * int64_t(sizeof(T)) + 127) / 64 * 64))) {
-    std::fill(data_.get(), data_.get() + count, T());
-  }
-  T* data() { return data_.get(); }
-  T& operator[](int64_t i) { return data_.get()[i]; }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T[], Free> data_;
-};
-
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double seconds_per_cycle() {
-  double best = 1;
-  for (int repeat = 0; repeat < 20; ++repeat) {
-    double begin = seconds_now();
-    long count = 300;
-    asm volatile("1:\n.rept 32\nimul %%rax,%%rax\n.endr\ndec %0\njnz 1b" : "+r"(count)::"rax");
-    best = std::min(best, (seconds_now() - begin) / (300.0 * 32 * 3));
-  }
-  return best;
-}
 
 struct Bench {
   Conv2dShape s;

@@ -1,5 +1,5 @@
 // conv2d: real convolution without bias; on the CPU through oneDNN, but for the forward pass of up to 4 input channels (images),
-// which is our own (conv2d_direct.h).
+// which is our own (conv2d_direct.h; with 4 taps to each phase of the stride, as 7x7/2 has, conv2d_winograd.h).
 //
 //   fwd         y[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
 //   bwd_input   dx[n,h,w,c] = sum over the same terms of dy[n,p,q,k] * w[k,r,s,c]
@@ -9,9 +9,10 @@
 // Padding   0
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
 //           In fwd of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows beside the image
-//           too
+//           too. By Winograd's algorithm an input of Inf or NaN makes all 4 pixels of a tile NaN, and a weight of it all pixels
 // Order     fixed slices of the batch, each on one thread, slice results added in order: the same bits for any thread count;
-//           against the reference within (terms + 4) * 2^-24 * sum|terms|
+//           against the reference within (terms + 4) * 2^-24 * sum|terms|, by Winograd's algorithm within (R*stride*C + 20) *
+//           2^-24 * sum |A| (|B| |x|) (|G| |w|)
 // Throws    InvalidArgument from plan() (shape, or oneDNN offers only a kernel that it names "ref"); DeviceError if oneDNN fails
 // Source    PyTorch conv2d; library: oneDNN 3.11
 #pragma once

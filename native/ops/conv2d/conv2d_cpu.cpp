@@ -7,6 +7,8 @@
 #include "ops/conv2d/conv2d.h"
 #include "ops/conv2d/conv2d_direct.h"
 #include "ops/conv2d/conv2d_direct_impl.h"
+#include "ops/conv2d/conv2d_winograd.h"
+#include "ops/conv2d/conv2d_winograd_impl.h"
 
 namespace bireal::cpu {
 using onednn::aligned64;
@@ -25,11 +27,14 @@ struct Portable {
     return v;
   }
   static V broadcast(const float* p) { return V{} + *p; }
+  static V all(float value) { return V{} + value; }
   static V multiply_add(V a, V b, V c) { return a * b + c; }
   static void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
 };
 
 constexpr Conv2dDirectKernel kPortable = {"direct:portable", Portable::kVectors* Portable::kLanes, conv2d_direct_row<Portable>};
+constexpr Conv2dWinogradKernel kPortableWinograd = {"winograd:portable", Portable::kVectors* Portable::kLanes,
+                                                    conv2d_winograd_transform<Portable>, conv2d_winograd_row<Portable>};
 
 const Conv2dDirectKernel& select_direct(Isa isa) {
   if (isa >= Isa::kAvx512) return conv2d_direct_avx512;
@@ -37,10 +42,42 @@ const Conv2dDirectKernel& select_direct(Isa isa) {
   return kPortable;
 }
 
+const Conv2dWinogradKernel& select_winograd(Isa isa) {
+  if (isa >= Isa::kAvx512) return conv2d_winograd_avx512;
+  if (isa >= Isa::kAvx2) return conv2d_winograd_avx2;
+  return kPortableWinograd;
+}
+
 /// Up to so many the forward pass is our own: images.
 constexpr int64_t kMostDirectChannels = 4;
 
-/// Forward pass of a convolution of few channels. A task is some rows of an image, which are copied with their border of zeros.
+/// A task of the forward kernels is so many rows of an image.
+constexpr int64_t kTaskRows = 8;
+int64_t staged_rows(const Conv2dShape& s) { return (kTaskRows - 1) * s.stride + s.R; }
+
+/// `rows` rows of an image from `first` on, each with zeros at its sides up to `pitch` floats; those outside the image are not
+/// looked at.
+void stage(float* out, const float* image, const Conv2dShape& s, int64_t first, int64_t rows, int64_t pitch) {
+  const int64_t side = std::min(pitch, s.pad * s.C), row_floats = std::min(pitch - side, s.W * s.C);
+  for (int64_t h = first; h < first + rows; ++h, out += pitch) {
+    if (h < 0 || h >= s.H) continue;
+    std::fill(out, out + side, 0.0f);
+    std::memcpy(out + side, image + h * s.W * s.C, size_t(row_floats) * sizeof(float));
+    std::fill(out + side + row_floats, out + pitch, 0.0f);
+  }
+}
+
+/// Calls body(worker, image, begin, end) for rows [begin, end) of each image's output, in tasks.
+template <class Body>
+void each_task(Context& context, const Conv2dShape& s, int64_t n, const Body& body) {
+  const int64_t P = s.P(), blocks = (P + kTaskRows - 1) / kTaskRows;
+  context.parallel(n * blocks, [&](int64_t task, int worker) {
+    const int64_t begin = task % blocks * kTaskRows;
+    body(worker, task / blocks, begin, std::min(P, begin + kTaskRows));
+  });
+}
+
+/// Forward pass of a convolution of few channels. The rows of a task are copied with their border of zeros.
 class DirectConv {
  public:
   DirectConv(Isa isa, const Conv2dShape& shape, int thread_count)
@@ -48,7 +85,7 @@ class DirectConv {
     pitch_ = (s_.W + 2 * s_.pad) * s_.C;
     const int64_t padded_K = (s_.K + kernel_.block - 1) / kernel_.block * kernel_.block;
     weight_bytes_ = aligned64(padded_K * s_.taps() * s_.C * int64_t(sizeof(float)));
-    staged_bytes_ = aligned64(((kTaskRows - 1) * s_.stride + s_.R) * pitch_ * int64_t(sizeof(float)));
+    staged_bytes_ = aligned64(staged_rows(s_) * pitch_ * int64_t(sizeof(float)));
   }
 
   const char* kernel_name() const { return kernel_.name; }
@@ -57,12 +94,11 @@ class DirectConv {
   void run(Context& context, float* y, const float* x, const float* w, int64_t n, void* workspace) const {
     float* own_w = static_cast<float*>(workspace);
     lay_out_weights(own_w, w);
-    const int64_t P = s_.P(), Q = s_.Q(), blocks = (P + kTaskRows - 1) / kTaskRows;
-    context.parallel(n * blocks, [&](int64_t task, int worker) {
+    const int64_t P = s_.P(), Q = s_.Q();
+    each_task(context, s_, n, [&](int worker, int64_t image, int64_t begin, int64_t end) {
       float* staged = reinterpret_cast<float*>(static_cast<char*>(workspace) + weight_bytes_ + worker * staged_bytes_);
-      const int64_t image = task / blocks, begin = task % blocks * kTaskRows, end = std::min(P, begin + kTaskRows);
       const int64_t first = begin * s_.stride - s_.pad;
-      stage(staged, x + image * s_.input_count(1), first, (end - 1 - begin) * s_.stride + s_.R);
+      stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, pitch_);
       for (int64_t p = begin; p < end; ++p) {
         const int64_t h = p * s_.stride - s_.pad;
         kernel_.run({staged + (h - first) * pitch_, pitch_, s_.stride * s_.C, s_.R, s_.S * s_.C, std::max<int64_t>(0, -h),
@@ -72,8 +108,6 @@ class DirectConv {
   }
 
  private:
-  static constexpr int64_t kTaskRows = 8;
-
   /// [K,R,S,C] to [padded K / block][R*S*C][block].
   void lay_out_weights(float* out, const float* w) const {
     const int64_t terms = s_.taps() * s_.C, block = kernel_.block;
@@ -82,27 +116,83 @@ class DirectConv {
       for (int64_t term = 0; term < terms; ++term) out[(k / block * terms + term) * block + k % block] = w[k * terms + term];
   }
 
-  /// `rows` rows of an image from `first` on, with zeros at their sides; those outside the image are not looked at.
-  void stage(float* out, const float* image, int64_t first, int64_t rows) const {
-    const int64_t side = s_.pad * s_.C, row_floats = s_.W * s_.C;
-    for (int64_t h = first; h < first + rows; ++h, out += pitch_) {
-      if (h < 0 || h >= s_.H) continue;
-      std::fill(out, out + side, 0.0f);
-      std::memcpy(out + side, image + h * row_floats, size_t(row_floats) * sizeof(float));
-      std::fill(out + side + row_floats, out + pitch_, 0.0f);
-    }
-  }
-
   const Conv2dDirectKernel& kernel_;
   Conv2dShape s_;
   int thread_count_;
   int64_t pitch_, weight_bytes_, staged_bytes_;
 };
 
+/// The same by Winograd's algorithm. The rows of a task are transformed once.
+class WinogradConv {
+ public:
+  static bool pays(const Conv2dShape& s) {
+    return s.C <= kMostDirectChannels && (s.S + s.stride - 1) / s.stride == Winograd4x4::kTaps;
+  }
+
+  WinogradConv(Isa isa, const Conv2dShape& shape, int thread_count)
+      : kernel_(select_winograd(isa)),
+        s_(shape),
+        tiles_(shape.Q(), staged_rows(shape), shape.stride, shape.C),
+        thread_count_(thread_count) {
+    const int64_t padded_K = (s_.K + kernel_.block - 1) / kernel_.block * kernel_.block;
+    u_bytes_ = aligned64(padded_K * kPoints * terms() * int64_t(sizeof(float)));
+    v_bytes_ = aligned64(tiles_.v_floats() * int64_t(sizeof(float)));
+    worker_bytes_ = v_bytes_ + aligned64(tiles_.x_floats() * int64_t(sizeof(float)));
+  }
+
+  const char* kernel_name() const { return kernel_.name; }
+  int64_t workspace_bytes() const { return u_bytes_ + thread_count_ * worker_bytes_; }
+
+  void run(Context& context, float* y, const float* x, const float* w, int64_t n, void* workspace) const {
+    float* u = static_cast<float*>(workspace);
+    transform_weights(u, w);
+    const int64_t P = s_.P(), Q = s_.Q(), depth = tiles_.depth, block = kernel_.block;
+    each_task(context, s_, n, [&](int worker, int64_t image, int64_t begin, int64_t end) {
+      char* own = static_cast<char*>(workspace) + u_bytes_ + worker * worker_bytes_;
+      float *v = reinterpret_cast<float*>(own), *staged = reinterpret_cast<float*>(own + v_bytes_);
+      const int64_t first = begin * s_.stride - s_.pad;
+      stage(staged, x + image * s_.input_count(1), s_, first, tiles_.rows, tiles_.x_pitch_floats);
+      kernel_.transform(tiles_, v, staged);
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t h = p * s_.stride - s_.pad, r_begin = std::max<int64_t>(0, -h), r_end = std::min(s_.R, s_.H - h);
+        kernel_.run({v + (h - first + r_begin) * depth, tiles_.point_floats(), tiles_.tile_floats(), tiles_.tiles,
+                     (r_end - r_begin) * depth, u + r_begin * depth * block, terms() * block, y + (image * P + p) * Q * s_.K, Q,
+                     s_.K});
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kPoints = Winograd4x4::kPoints;
+  int64_t terms() const { return s_.R * tiles_.depth; }
+
+  /// w [K,R,S,C] to u [padded K / block][point][R*stride*C][block].
+  void transform_weights(float* u, const float* w) const {
+    const int64_t block = kernel_.block, depth = tiles_.depth, row_floats = s_.S * s_.C;
+    std::memset(u, 0, size_t(u_bytes_));
+    for (int64_t k = 0; k < s_.K; ++k)
+      for (int64_t point = 0; point < kPoints; ++point)
+        for (int64_t term = 0; term < terms(); ++term) {
+          const float* row = w + (k * s_.R + term / depth) * row_floats;
+          double sum = 0;
+          for (int64_t t = 0, i = term % depth; t < Winograd4x4::kTaps && i < row_floats; ++t, i += depth)
+            sum += kWinograd.G[point][t] * row[i];
+          u[((k / block * kPoints + point) * terms() + term) * block + k % block] = float(sum);
+        }
+  }
+
+  const Conv2dWinogradKernel& kernel_;
+  Conv2dShape s_;
+  Conv2dWinogradTiles tiles_;
+  int thread_count_;
+  int64_t u_bytes_, v_bytes_, worker_bytes_;
+};
+
 }  // namespace
 
 struct Conv2dPlan::Primitives {
-  std::optional<DirectConv> direct;  // the forward pass, or
+  std::optional<WinogradConv> winograd;  // the forward pass, or
+  std::optional<DirectConv> direct;      // or
   std::optional<SlicedConv> fwd;
   SlicedConv bwd_input, bwd_weight;
 };
@@ -113,11 +203,16 @@ Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
   auto primitives = std::make_shared<Conv2dPlan::Primitives>(
       Conv2dPlan::Primitives{{},
                              {},
+                             {},
                              SlicedConv("conv2d_bwd_input", ConvPass::kBwdInput, shape, threads),
                              SlicedConv("conv2d_bwd_weight", ConvPass::kBwdWeight, shape, threads)});
   Conv2dPlan plan;
   plan.shape = shape;
-  if (shape.C <= kMostDirectChannels) {
+  if (WinogradConv::pays(shape)) {
+    primitives->winograd.emplace(context.isa(), shape, threads);
+    plan.kernel_name = primitives->winograd->kernel_name();
+    plan.workspace_bytes = primitives->winograd->workspace_bytes();
+  } else if (shape.C <= kMostDirectChannels) {
     primitives->direct.emplace(context.isa(), shape, threads);
     plan.kernel_name = primitives->direct->kernel_name();
     plan.workspace_bytes = primitives->direct->workspace_bytes();
@@ -133,7 +228,9 @@ Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
 }
 
 void conv2d_fwd(Context& context, const Conv2dPlan& plan, float* y, const float* x, const float* w, int64_t n, void* workspace) {
-  if (plan.primitives->direct)
+  if (plan.primitives->winograd)
+    plan.primitives->winograd->run(context, y, x, w, n, workspace);
+  else if (plan.primitives->direct)
     plan.primitives->direct->run(context, y, x, w, n, workspace);
   else
     plan.primitives->fwd->run(context, y, x, w, n, workspace);

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "ops/conv2d/conv2d_direct_impl.h"
+#include "ops/conv2d/conv2d_winograd_impl.h"
 
 namespace bireal::cpu {
 namespace {
@@ -11,6 +12,7 @@ struct Avx2 {  // 12 of the 16 registers are sums
   BIREAL_INLINE V zero() { return _mm256_setzero_ps(); }
   BIREAL_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
   BIREAL_INLINE V broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  BIREAL_INLINE V all(float value) { return _mm256_set1_ps(value); }
   BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   BIREAL_INLINE void store(float* p, V v) { _mm256_storeu_ps(p, v); }
 };
@@ -20,5 +22,13 @@ struct Avx2 {  // 12 of the 16 registers are sums
 static void run_avx2(const Conv2dRow& row) { conv2d_direct_row<Avx2>(row); }
 
 const Conv2dDirectKernel conv2d_direct_avx2 = {"direct:avx2", Avx2::kVectors* Avx2::kLanes, run_avx2};
+
+static void transform_avx2(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
+  conv2d_winograd_transform<Avx2>(tiles, v, x);
+}
+static void run_winograd_avx2(const Conv2dWinogradRow& row) { conv2d_winograd_row<Avx2>(row); }
+
+const Conv2dWinogradKernel conv2d_winograd_avx2 = {"winograd:avx2", Avx2::kVectors* Avx2::kLanes, transform_avx2,
+                                                   run_winograd_avx2};
 
 }  // namespace bireal::cpu

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "ops/conv2d/conv2d_direct_impl.h"
+#include "ops/conv2d/conv2d_winograd_impl.h"
 
 namespace bireal::cpu {
 namespace {
@@ -11,6 +12,7 @@ struct Avx512 {  // 24 of the 32 registers are sums
   BIREAL_INLINE V zero() { return _mm512_setzero_ps(); }
   BIREAL_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
   BIREAL_INLINE V broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  BIREAL_INLINE V all(float value) { return _mm512_set1_ps(value); }
   BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   BIREAL_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
 };
@@ -20,5 +22,13 @@ struct Avx512 {  // 24 of the 32 registers are sums
 static void run_avx512(const Conv2dRow& row) { conv2d_direct_row<Avx512>(row); }
 
 const Conv2dDirectKernel conv2d_direct_avx512 = {"direct:avx512", Avx512::kVectors* Avx512::kLanes, run_avx512};
+
+static void transform_avx512(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
+  conv2d_winograd_transform<Avx512>(tiles, v, x);
+}
+static void run_winograd_avx512(const Conv2dWinogradRow& row) { conv2d_winograd_row<Avx512>(row); }
+
+const Conv2dWinogradKernel conv2d_winograd_avx512 = {"winograd:avx512", Avx512::kVectors* Avx512::kLanes, transform_avx512,
+                                                     run_winograd_avx512};
 
 }  // namespace bireal::cpu
