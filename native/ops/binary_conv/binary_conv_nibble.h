@@ -151,26 +151,30 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
       }
   }
 
-#pragma GCC unroll 4
-  for (int j = 0; j < kVectors; ++j)
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const int64_t k = k0 + j * Vec::kBytes + half * (Vec::kBytes / 2);
 #pragma GCC unroll 8
-      for (int i = 0; i < kPairs; ++i) {
-        V v[2];
+  for (int i = 0; i < kPairs; ++i) {
+    const int32_t *output = task.output + 2 * (first + i), *constant = task.constant + 2 * (first + i);
+    const int16_t* constants[2] = {(const int16_t*)task.constants + constant[0] + k0,
+                                   (const int16_t*)task.constants + constant[1] + k0};
+    int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[1] * task.K + k0};
+    const bool both = output[1] >= 0;
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j)
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const int64_t k = j * Vec::kBytes + half * (Vec::kBytes / 2), present = task.K - k0 - k;
+        V value[2];
 #pragma GCC unroll 2
         for (int pixel = 0; pixel < 2; ++pixel) {
-          const int64_t at = 2 * (first + i) + pixel, output = task.output[at];
-          const int16_t* constant = (const int16_t*)task.constants + task.constant[at] + k;
           // int16: constant - 2*count is right modulo 2^16.
           const V count = total[i][j][pixel][half];
-          v[pixel] = output < 0 ? Vec::zero() : Vec::sub16(Vec::load(constant), Vec::add16(count, count));
-          if (output >= 0 && k < task.K) Vec::store_channels((int16_t*)task.v + output * task.K + k, v[pixel], task.K - k);
+          value[pixel] = Vec::sub16(Vec::load(constants[pixel] + k), Vec::add16(count, count));
+          if (present > 0 && (pixel == 0 || both)) Vec::store_channels(v[pixel] + k, value[pixel], present);
         }
-        if (task.sums) nibble_sums_add<Vec>(&sums->v[j][2 * half], &sums->square[j][2 * half], v[0], v[1]);
+        if (task.sums)
+          nibble_sums_add<Vec>(&sums->v[j][2 * half], &sums->square[j][2 * half], value[0], both ? value[1] : Vec::zero());
       }
-    }
+  }
 }
 
 template <class Vec, int kPairs, int kVectors>
