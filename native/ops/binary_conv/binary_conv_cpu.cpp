@@ -32,6 +32,8 @@ constexpr Kernel kKernels[] = {
     {"portable_i32", binary_conv_run_i32, DType::kI32, Isa::kScalar, 32, false, false},
 };
 constexpr int64_t kNibbles = kWordBits / 4;
+typedef uint8_t Bytes8 __attribute__((vector_size(8)));
+typedef uint16_t Units8 __attribute__((vector_size(16)));
 
 bool runs_on(const Kernel& kernel, const Context& context, const Conv2dShape& shape) {
   return kernel.v_type == binary_conv_v_type(shape) && kernel.isa <= context.isa();
@@ -149,7 +151,16 @@ void stage_pairs(const Geometry& g, const Conv2dShape& s, uint16_t* target, uint
     }
     spread_nibbles(bytes + pad, image + h * row_words, row_words);
     if (second) spread_nibbles(other + pad, second + h * row_words, row_words);
-    for (int64_t i = 0; i < g.pitch_units; ++i) target[i] = uint16_t((bytes[i] | other[i] << 4) * g.kernel.block);
+    for (int64_t i = 0; i < g.pitch_units; i += kNibbles) {
+      uint64_t first, last;
+      std::memcpy(&first, bytes + i, sizeof first);
+      std::memcpy(&last, other + i, sizeof last);
+      first |= last << 4;
+      Bytes8 pairs;
+      std::memcpy(&pairs, &first, sizeof pairs);
+      const Units8 units = __builtin_convertvector(pairs, Units8) * uint16_t(g.kernel.block);
+      std::memcpy(target + i, &units, sizeof units);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// Forward kernel for AVX-512 without VPOPCNTDQ (Skylake to Cascade Lake): see binary_conv_nibble.h. A tile is 8 pixels x 128
-// channels: 16 of the 32 registers are accumulators.
+// Forward kernel for AVX-512 without VPOPCNTDQ (Skylake to Cascade Lake): see binary_conv_nibble.h. A tile is 4 pairs of pixels x
+// 128 channels: 16 of the 32 registers are sums.
 #include <immintrin.h>
 
 #include "ops/binary_conv/binary_conv_nibble.h"

@@ -63,6 +63,16 @@ BIREAL_INLINE void nibble_sums_add(typename Vec::V* v, typename Vec::V* square, 
   square[1] = Vec::add32(square[1], Vec::multiply_add16(high, high));
 }
 
+/// Steps between two partings of the bytes: some rows of the filter, or a part of one, so that all loops are equally long.
+struct NibbleRounds {
+  int64_t steps, rows;
+};
+BIREAL_INLINE NibbleRounds nibble_rounds(int64_t row_units) {
+  const int64_t most = 63;  // a byte holds 63 additions of at most 4
+  const int64_t parts = (row_units + most - 1) / most, steps = ((row_units + parts - 1) / parts + 2) / 3 * 3;
+  return {steps, parts > 1 ? 1 : most / steps};
+}
+
 /// Adds kSteps units of each pair, one after the other.
 template <class Vec, int kSteps, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename Vec::V (&high)[kPairs][kVectors],
@@ -96,10 +106,9 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
 }
 
 template <class Vec, int kPairs, int kVectors>
-BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
+BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0, NibbleRounds rounds,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
-  enum { kMostSteps = 63 };  // a byte holds 63 additions of at most 4
   static constexpr NibbleTables<Vec::kBytes> kTables;
   const uint8_t* tables = &kTables.table[0][0];
   const uint16_t* x[kPairs];
@@ -113,18 +122,15 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
       total[i][j][0][0] = total[i][j][0][1] = total[i][j][1][0] = total[i][j][1][1] = Vec::zero();
   }
   const int64_t vector_stride = task.R * task.row_units * Vec::kBytes;  // from one block of channels to the next
-  // Rounds of equal length: some rows of the filter, or a part of one.
-  const int64_t parts = (task.row_units + kMostSteps - 1) / kMostSteps,
-                steps = ((task.row_units + parts - 1) / parts + 2) / 3 * 3;
-  const int64_t rows = parts > 1 ? 1 : kMostSteps / steps;
   for (int64_t r = 0, done = 0; r < task.R;) {
     V low_sum[kPairs][kVectors], high_sum[kPairs][kVectors];  // of this round: in registers
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) low_sum[i][j] = high_sum[i][j] = Vec::zero();
-    for (int64_t row = 0; row < rows && r < task.R; ++row) {
-      int64_t unit = r * task.pitch_units + done, left = task.row_units - done < steps ? task.row_units - done : steps;
+    for (int64_t row = 0; row < rounds.rows && r < task.R; ++row) {
+      int64_t unit = r * task.pitch_units + done,
+              left = task.row_units - done < rounds.steps ? task.row_units - done : rounds.steps;
       done += left;
       for (; left >= 3; left -= 3, unit += 3, weights += 3 * Vec::kBytes)
         nibble_add<Vec, 3>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
@@ -179,11 +185,11 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
 
 template <class Vec, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_tile_of(int64_t width, const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
-                                  NibbleSums<Vec, kVectors>* sums) {
+                                  NibbleRounds rounds, NibbleSums<Vec, kVectors>* sums) {
   if constexpr (kPairs > 1) {
-    if (width < kPairs) return nibble_tile_of<Vec, kPairs - 1, kVectors>(width, task, weights, first, k0, sums);
+    if (width < kPairs) return nibble_tile_of<Vec, kPairs - 1, kVectors>(width, task, weights, first, k0, rounds, sums);
   }
-  nibble_tile<Vec, kPairs, kVectors>(task, weights, first, k0, sums);
+  nibble_tile<Vec, kPairs, kVectors>(task, weights, first, k0, rounds, sums);
 }
 
 template <class Vec, int kVectors>
@@ -196,10 +202,11 @@ BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
   NibbleSums<Vec, kVectors> sums;
   for (int j = 0; j < kVectors; ++j)
     for (int part = 0; part < 4; ++part) sums.v[j][part] = sums.square[j][part] = Vec::zero();
+  const NibbleRounds rounds = nibble_rounds(task.row_units);
   int64_t first = 0, left = task.tiles_per_flush;
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t width = narrow + (t < wide_tiles);
-    nibble_tile_of<Vec, kPairs, kVectors>(width, task, weights, first, k0, &sums);
+    nibble_tile_of<Vec, kPairs, kVectors>(width, task, weights, first, k0, rounds, &sums);
     first += width;
     if (task.sums && (--left == 0 || t + 1 == tiles)) {
       nibble_sums_flush(&sums, task.sums + k0, task.padded_K);
