@@ -171,13 +171,16 @@ class WinogradConv {
     const int64_t block = kernel_.block, depth = tiles_.depth, row_floats = s_.S * s_.C;
     std::memset(u, 0, size_t(u_bytes_));
     for (int64_t k = 0; k < s_.K; ++k)
-      for (int64_t point = 0; point < kPoints; ++point)
-        for (int64_t term = 0; term < terms(); ++term) {
-          const float* row = w + (k * s_.R + term / depth) * row_floats;
-          double sum = 0;
-          for (int64_t t = 0, i = term % depth; t < Winograd4x4::kTaps && i < row_floats; ++t, i += depth)
-            sum += kWinograd.G[point][t] * row[i];
-          u[((k / block * kPoints + point) * terms() + term) * block + k % block] = float(sum);
+      for (int64_t r = 0; r < s_.R; ++r, w += row_floats)
+        for (int64_t j = 0; j < depth; ++j) {
+          double taps[Winograd4x4::kTaps];
+          for (int64_t t = 0; t < Winograd4x4::kTaps; ++t) taps[t] = t * depth + j < row_floats ? w[t * depth + j] : 0.0;
+          float* to = u + (k / block * kPoints * terms() + r * depth + j) * block + k % block;
+          for (int64_t point = 0; point < kPoints; ++point, to += terms() * block) {
+            double sum = 0;
+            for (int64_t t = 0; t < Winograd4x4::kTaps; ++t) sum += kWinograd.G[point][t] * taps[t];
+            *to = float(sum);
+          }
         }
   }
 

@@ -1,16 +1,17 @@
 // The kernels of conv2d for long filters over few channels (the 7x7/2 stem of an image): a fast FIR algorithm along a row.
 //
 // Output column q sees the columns (q + t) * stride + f of the padded image: tap t of phase f, with filter column
-// s = t * stride + f. So a row of a filter is `stride` filters of up to 4 taps, each over columns of one phase. A tile is 4 output
-// columns; its 4 x 4 products of each phase, row and channel are computed by Toom and Cook's way in 7, one for each point
+// s = t * stride + f. So a row of a filter is `stride` filters of up to 4 taps, each over columns of one phase. A tile is 4
+// output columns; its 4 x 4 products of each phase, row and channel are computed by Toom and Cook's way in 7, one for each point
 // {0, 1, -1, 2, -2, 1/2, infinity}:
 //
 //   v = B d   of the 7 columns d of a phase that a tile sees,     u = G w   of the taps (zero beyond the filter),
 //   y = A sum over r, f, c of u * v   (elementwise in the points), and for the gradient   dw = A sum over tiles of (G dy) * v.
 //
-// Source  Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. The points are
-//         those of 14 sets that had the smallest error: 2.0 to 2.2 times that of the direct sum in float32 for 7x7 over 3 channels
-//         (docs/results.md).
+// Source  Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. The points
+// are
+//         those of 14 sets that had the smallest error: 2.0 to 2.2 times that of the direct sum in float32 for 7x7 over 3
+//         channels (docs/results.md).
 #pragma once
 #include <stdint.h>
 
