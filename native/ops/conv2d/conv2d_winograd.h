@@ -8,10 +8,9 @@
 //   v = B d   of the 7 columns d of a phase that a tile sees,     u = G w   of the taps (zero beyond the filter),
 //   y = A sum over r, f, c of u * v   (elementwise in the points), and for the gradient   dw = A sum over tiles of (G dy) * v.
 //
-// Source  Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. The points
-// are
-//         those of 14 sets that had the smallest error: 2.0 to 2.2 times that of the direct sum in float32 for 7x7 over 3
-//         channels (docs/results.md).
+// Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. The points
+// are those of 14 sets that had the smallest error: 2.0 to 2.2 times that of the direct sum in float32 for 7x7 over 3 channels
+// (docs/results.md).
 #pragma once
 #include <stdint.h>
 
