@@ -79,7 +79,7 @@ struct Geometry {
     weight_bytes = padded_K * s.R * row_units * (kernel.nibbles ? 1 : int64_t(sizeof(word_t)));
     constant_bytes = classes * padded_K * int64_t(kernel.v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t));
 
-    // About 224 pixels: 28 tiles, so that weights fetched from L2 are used often, and 10 to 100 us of work.
+    // About 224 pixels: 28 tiles or more, so that weights fetched from L2 are used often, and 10 to 100 us of work.
     const int64_t P = s.P(), Q = s.Q();
     task_images = P * Q < 48 ? (48 + P * Q - 1) / (P * Q) : 1;
     int64_t rows = std::min(P, std::max<int64_t>(1, (224 + Q / 2) / Q));

@@ -162,8 +162,8 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
     const int32_t *output = task.output + 2 * (first + i), *constant = task.constant + 2 * (first + i);
     const int16_t* constants[2] = {(const int16_t*)task.constants + constant[0] + k0,
                                    (const int16_t*)task.constants + constant[1] + k0};
-    int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[1] * task.K + k0};
     const bool both = output[1] >= 0;
+    int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[both] * task.K + k0};
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j)
 #pragma GCC unroll 2

@@ -1,5 +1,6 @@
-// conv2d: real convolution without bias; on the CPU through oneDNN, but for the forward pass of up to 4 input channels (images),
-// which is our own (conv2d_direct.h; with 4 taps to each phase of the stride, as 7x7/2 has, conv2d_winograd.h).
+// conv2d: real convolution without bias; on the CPU through oneDNN, but for up to 4 input channels (images), where forward pass
+// and gradient of the weights are our own (conv2d_direct.h; forward with 4 taps to each phase of the stride, as 7x7/2 has,
+// conv2d_winograd.h).
 //
 //   fwd         y[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
 //   bwd_input   dx[n,h,w,c] = sum over the same terms of dy[n,p,q,k] * w[k,r,s,c]
@@ -8,8 +9,8 @@
 // Shapes    x, dx [n,H,W,C], w, dw [K,R,S,C], y, dy [n,P,Q,K], all float; 1 <= n <= shape.N
 // Padding   0
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
-//           In fwd of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows beside the image
-//           too. By Winograd's algorithm an input of Inf or NaN makes all 4 pixels of a tile NaN, and a weight of it all pixels
+//           In fwd and bwd_weight of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows
+//           beside the image too, a dy of it at the border makes NaN of taps that lie beside the image there. By Winograd's algorithm an input of Inf or NaN makes all 4 pixels of a tile NaN, and a weight of it all pixels
 // Order     fixed slices of the batch, each on one thread, slice results added in order: the same bits for any thread count;
 //           against the reference within (terms + 4) * 2^-24 * sum|terms|, by Winograd's algorithm within (R*stride*C + 20) *
 //           2^-24 * sum |A| (|B| |x|) (|G| |w|)

@@ -32,7 +32,8 @@ struct Portable {
   static void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
 };
 
-constexpr Conv2dDirectKernel kPortable = {"direct:portable", Portable::kVectors* Portable::kLanes, conv2d_direct_row<Portable>};
+constexpr Conv2dDirectKernel kPortable = {"direct:portable", Portable::kVectors* Portable::kLanes, conv2d_direct_row<Portable>,
+                                          conv2d_direct_weight_row<Portable>};
 constexpr Conv2dWinogradKernel kPortableWinograd = {"winograd:portable", Portable::kVectors* Portable::kLanes,
                                                     conv2d_winograd_transform<Portable>, conv2d_winograd_row<Portable>};
 
@@ -48,7 +49,7 @@ const Conv2dWinogradKernel& select_winograd(Isa isa) {
   return kPortableWinograd;
 }
 
-/// Up to so many the forward pass is our own: images.
+/// Up to so many the forward pass and the gradient of the weights are our own: images.
 constexpr int64_t kMostDirectChannels = 4;
 
 /// A task of the forward kernels is so many rows of an image.
@@ -122,7 +123,69 @@ class DirectConv {
   int64_t pitch_, weight_bytes_, staged_bytes_;
 };
 
-/// The same by Winograd's algorithm. The rows of a task are transformed once.
+/// Gradient of the weights of a convolution of few channels. Each slice of the batch is one task, from row to row.
+class DirectWeight {
+ public:
+  DirectWeight(Isa isa, const Conv2dShape& shape, int thread_count)
+      : kernel_(select_direct(isa)), s_(shape), thread_count_(thread_count) {
+    pitch_ = (s_.W + 2 * s_.pad) * s_.C;
+    padded_K_ = (s_.K + kernel_.block - 1) / kernel_.block * kernel_.block;
+    sum_floats_ = aligned64(padded_K_ * s_.taps() * s_.C * int64_t(sizeof(float))) / int64_t(sizeof(float));
+    staged_bytes_ = aligned64(staged_rows(s_) * pitch_ * int64_t(sizeof(float)));
+    // K in whole blocks is read where it lies.
+    row_bytes_ = padded_K_ == s_.K ? 0 : aligned64(s_.Q() * padded_K_ * int64_t(sizeof(float)));
+    slices_ = std::min(Context::kSlices, s_.N);
+  }
+
+  int64_t workspace_bytes() const {
+    return slices_ * sum_floats_ * int64_t(sizeof(float)) + thread_count_ * (staged_bytes_ + row_bytes_);
+  }
+
+  void run(Context& context, float* dw, const float* x, const float* dy, int64_t n, GradMode mode, void* workspace) const {
+    const int64_t P = s_.P(), Q = s_.Q(), row_floats = s_.S * s_.C, terms = s_.R * row_floats;
+    const int64_t images = (s_.N + slices_ - 1) / slices_, slices = (n + images - 1) / images;
+    float* sums = static_cast<float*>(workspace);
+    char* workers = static_cast<char*>(workspace) + slices_ * sum_floats_ * int64_t(sizeof(float));
+    context.parallel(slices, [&](int64_t slice, int worker) {
+      float* own = sums + slice * sum_floats_;
+      char* scratch = workers + worker * (staged_bytes_ + row_bytes_);
+      float *staged = reinterpret_cast<float*>(scratch), *padded = reinterpret_cast<float*>(scratch + staged_bytes_);
+      std::fill(own, own + sum_floats_, 0.0f);
+      if (row_bytes_ > 0) std::memset(padded, 0, size_t(row_bytes_));
+      for (int64_t image = slice * images; image < std::min(n, (slice + 1) * images); ++image)
+        for (int64_t begin = 0; begin < P; begin += kTaskRows) {
+          const int64_t end = std::min(P, begin + kTaskRows), first = begin * s_.stride - s_.pad;
+          stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, pitch_);
+          for (int64_t p = begin; p < end; ++p) {
+            const float* row = dy + (image * P + p) * Q * s_.K;
+            for (int64_t q = 0; q < Q && row_bytes_ > 0; ++q) std::copy_n(row + q * s_.K, s_.K, padded + q * padded_K_);
+            const int64_t h = p * s_.stride - s_.pad;
+            kernel_.run_weight({staged + (h - first) * pitch_, pitch_, s_.stride * s_.C, s_.R, row_floats,
+                                std::max<int64_t>(0, -h), std::min(s_.R, s_.H - h), row_bytes_ > 0 ? padded : row, own, Q,
+                                padded_K_});
+          }
+        }
+    });
+    const int64_t block = kernel_.block;
+    context.parallel(s_.K, [&](int64_t k, int) {
+      const float* from = sums + k / block * terms * block + k % block;
+      for (int64_t term = 0; term < terms; ++term, from += block) {
+        float sum = from[0];
+        for (int64_t slice = 1; slice < slices; ++slice) sum += from[slice * sum_floats_];
+        float& to = dw[k * terms + term];
+        to = mode == GradMode::kAccumulate ? to + sum : sum;
+      }
+    });
+  }
+
+ private:
+  const Conv2dDirectKernel& kernel_;
+  Conv2dShape s_;
+  int thread_count_;
+  int64_t pitch_, padded_K_, sum_floats_, staged_bytes_, row_bytes_, slices_;
+};
+
+/// The forward pass by Winograd's algorithm. The rows of a task are transformed once.
 class WinogradConv {
  public:
   static bool pays(const Conv2dShape& s) {
@@ -197,18 +260,16 @@ struct Conv2dPlan::Primitives {
   std::optional<WinogradConv> winograd;  // the forward pass, or
   std::optional<DirectConv> direct;      // or
   std::optional<SlicedConv> fwd;
-  SlicedConv bwd_input, bwd_weight;
+  SlicedConv bwd_input;
+  std::optional<DirectWeight> direct_weight;  // the gradient of the weights, or
+  std::optional<SlicedConv> bwd_weight;
 };
 
 Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
   shape.check("conv2d");
   const int threads = context.thread_count();
   auto primitives = std::make_shared<Conv2dPlan::Primitives>(
-      Conv2dPlan::Primitives{{},
-                             {},
-                             {},
-                             SlicedConv("conv2d_bwd_input", ConvPass::kBwdInput, shape, threads),
-                             SlicedConv("conv2d_bwd_weight", ConvPass::kBwdWeight, shape, threads)});
+      Conv2dPlan::Primitives{{}, {}, {}, SlicedConv("conv2d_bwd_input", ConvPass::kBwdInput, shape, threads), {}, {}});
   Conv2dPlan plan;
   plan.shape = shape;
   if (WinogradConv::pays(shape)) {
@@ -224,8 +285,13 @@ Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
     plan.kernel_name = primitives->fwd->kernel_name().c_str();
     plan.workspace_bytes = primitives->fwd->workspace_bytes();
   }
-  plan.workspace_bytes =
-      std::max({plan.workspace_bytes, primitives->bwd_input.workspace_bytes(), primitives->bwd_weight.workspace_bytes()});
+  if (shape.C <= kMostDirectChannels)
+    primitives->direct_weight.emplace(context.isa(), shape, threads);
+  else
+    primitives->bwd_weight.emplace("conv2d_bwd_weight", ConvPass::kBwdWeight, shape, threads);
+  plan.workspace_bytes = std::max(
+      {plan.workspace_bytes, primitives->bwd_input.workspace_bytes(),
+       primitives->direct_weight ? primitives->direct_weight->workspace_bytes() : primitives->bwd_weight->workspace_bytes()});
   plan.primitives = std::move(primitives);
   return plan;
 }
@@ -246,8 +312,9 @@ void conv2d_bwd_input(Context& context, const Conv2dPlan& plan, float* dx, const
 
 void conv2d_bwd_weight(Context& context, const Conv2dPlan& plan, float* dw, const float* x, const float* dy, int64_t n,
                        GradMode mode, void* workspace) {
+  if (plan.primitives->direct_weight) return plan.primitives->direct_weight->run(context, dw, x, dy, n, mode, workspace);
   const int64_t image_count = plan.shape.input_count(1);
-  plan.primitives->bwd_weight.run_weight(
+  plan.primitives->bwd_weight->run_weight(
       context, dw, [&](int, int64_t begin, int64_t) { return x + begin * image_count; }, dy, n, mode, workspace);
 }
 

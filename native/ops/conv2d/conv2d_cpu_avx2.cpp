@@ -21,7 +21,9 @@ struct Avx2 {  // 12 of the 16 registers are sums
 
 static void run_avx2(const Conv2dRow& row) { conv2d_direct_row<Avx2>(row); }
 
-const Conv2dDirectKernel conv2d_direct_avx2 = {"direct:avx2", Avx2::kVectors* Avx2::kLanes, run_avx2};
+static void run_weight_avx2(const Conv2dWeightRow& row) { conv2d_direct_weight_row<Avx2>(row); }
+
+const Conv2dDirectKernel conv2d_direct_avx2 = {"direct:avx2", Avx2::kVectors* Avx2::kLanes, run_avx2, run_weight_avx2};
 
 static void transform_avx2(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
   conv2d_winograd_transform<Avx2>(tiles, v, x);

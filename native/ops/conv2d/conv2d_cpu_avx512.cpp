@@ -21,7 +21,10 @@ struct Avx512 {  // 24 of the 32 registers are sums
 
 static void run_avx512(const Conv2dRow& row) { conv2d_direct_row<Avx512>(row); }
 
-const Conv2dDirectKernel conv2d_direct_avx512 = {"direct:avx512", Avx512::kVectors* Avx512::kLanes, run_avx512};
+static void run_weight_avx512(const Conv2dWeightRow& row) { conv2d_direct_weight_row<Avx512>(row); }
+
+const Conv2dDirectKernel conv2d_direct_avx512 = {"direct:avx512", Avx512::kVectors* Avx512::kLanes, run_avx512,
+                                                 run_weight_avx512};
 
 static void transform_avx512(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
   conv2d_winograd_transform<Avx512>(tiles, v, x);

@@ -1,8 +1,9 @@
-// The forward kernel of conv2d for images: few channels in (3, 1), for which oneDNN's kernels, made for blocks of 8 or 16, are
-// not. One set per instruction set; each is defined in the file that is compiled for it.
+// The kernels of conv2d for images: few channels in (3, 1), for which oneDNN's kernels, made for blocks of 8 or 16, are not.
+// One set per instruction set; each is defined in the file that is compiled for it.
 //
 // The S*C floats of a filter row lie in sequence in an NHWC image, and so do those of the next pixel, stride*C further on. So the
-// row of a tile of pixels is read where it lies, one float broadcast against a vector of output channels at a time.
+// row of a tile of pixels is read where it lies, one float broadcast against a vector of output channels at a time. For the
+// gradient of the weights likewise, a tile being some of those floats, summed over a row of pixels.
 #pragma once
 #include <stdint.h>
 
@@ -21,10 +22,19 @@ struct Conv2dRow {         // one row of output pixels
   int64_t Q, K;
 };
 
+struct Conv2dWeightRow {  // the same for the gradient
+  const float* x;
+  int64_t pitch_floats, step_floats, R, row_floats, r_begin, r_end;
+  const float* dy;  // [Q, padded K]
+  float* dw;        // as w, to add to
+  int64_t Q, padded_K;
+};
+
 struct Conv2dDirectKernel {
   const char* name;
   int64_t block;  // output channels that lie side by side in w; K is padded with zeros to a multiple
   void (*run)(const Conv2dRow& row);
+  void (*run_weight)(const Conv2dWeightRow& row);
 };
 extern const Conv2dDirectKernel conv2d_direct_avx2, conv2d_direct_avx512;
 

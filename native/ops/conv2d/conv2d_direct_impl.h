@@ -71,4 +71,57 @@ BIREAL_INLINE void conv2d_direct_row(const Conv2dRow& row) {
   }
 }
 
+/// Terms [j, j + kTerms) of a filter row.
+template <class Vec, int kTerms>
+BIREAL_INLINE void conv2d_direct_weight_tile(const Conv2dWeightRow& row, const float* x, const float* dy, float* dw) {
+  using V = typename Vec::V;
+  enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes };
+  V sum[kTerms][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kTerms; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::load(dw + i * kBlock + v * Vec::kLanes);
+  for (int64_t q = 0; q < row.Q; ++q, x += row.step_floats, dy += row.padded_K) {
+    V gradient[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) gradient[v] = Vec::load(dy + v * Vec::kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kTerms; ++i) {
+      V value = Vec::broadcast(x + i);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, gradient[v], sum[i][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kTerms; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) Vec::store(dw + i * kBlock + v * Vec::kLanes, sum[i][v]);
+}
+
+template <class Vec, int kTerms>
+BIREAL_INLINE void conv2d_direct_weight_tile_of(int64_t terms, const Conv2dWeightRow& row, const float* x, const float* dy,
+                                                float* dw) {
+  if constexpr (kTerms > 1) {
+    if (terms < kTerms) return conv2d_direct_weight_tile_of<Vec, kTerms - 1>(terms, row, x, dy, dw);
+  }
+  conv2d_direct_weight_tile<Vec, kTerms>(row, x, dy, dw);
+}
+
+template <class Vec>
+BIREAL_INLINE void conv2d_direct_weight_row(const Conv2dWeightRow& row) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes };
+  const int64_t tiles = (row.row_floats + Vec::kPixels - 1) / Vec::kPixels, narrow = row.row_floats / tiles;
+  for (int64_t k0 = 0; k0 < row.padded_K; k0 += kBlock)
+    for (int64_t r = row.r_begin; r < row.r_end; ++r) {
+      const float* x = row.x + r * row.pitch_floats;
+      float* dw = row.dw + (k0 * row.R + r * kBlock) * row.row_floats;
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t terms = narrow + (t < row.row_floats % tiles);
+        conv2d_direct_weight_tile_of<Vec, Vec::kPixels>(terms, row, x, row.dy + k0, dw);
+        x += terms;
+        dw += terms * kBlock;
+      }
+    }
+}
+
 }  // namespace bireal::cpu
