@@ -166,15 +166,13 @@ class DirectWeight {
           }
         }
     });
+    onednn::add_partials(context, sums, sums, sum_floats_, slices, sum_floats_);
     const int64_t block = kernel_.block;
     context.parallel(s_.K, [&](int64_t k, int) {
-      const float* from = sums + k / block * terms * block + k % block;
-      for (int64_t term = 0; term < terms; ++term, from += block) {
-        float sum = from[0];
-        for (int64_t slice = 1; slice < slices; ++slice) sum += from[slice * sum_floats_];
-        float& to = dw[k * terms + term];
-        to = mode == GradMode::kAccumulate ? to + sum : sum;
-      }
+      const float* sum = sums + k / block * terms * block + k % block;
+      float* to = dw + k * terms;
+      for (int64_t term = 0; term < terms; ++term, sum += block)
+        to[term] = mode == GradMode::kAccumulate ? to[term] + *sum : *sum;
     });
   }
 

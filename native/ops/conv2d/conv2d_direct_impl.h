@@ -5,6 +5,26 @@
 
 namespace bireal::cpu {
 
+/// sum[i] += x[i][j] * w[j] over `terms` terms, w [terms][kVectors * kLanes]. Returns the end of w.
+template <class Vec, int kRows>
+BIREAL_INLINE const float* conv2d_add_products(typename Vec::V (&sum)[kRows][Vec::kVectors], const float* const (&x)[kRows],
+                                               const float* w, int64_t terms) {
+  using V = typename Vec::V;
+  enum { kVectors = Vec::kVectors };
+  for (int64_t j = 0; j < terms; ++j, w += kVectors * Vec::kLanes) {
+    V weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = Vec::load(w + v * Vec::kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      V value = Vec::broadcast(x[i] + j);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, weights[v], sum[i][v]);
+    }
+  }
+  return w;
+}
+
 template <class Vec, int kPixels>
 BIREAL_INLINE void conv2d_direct_tile(const Conv2dRow& row, const float* w, int64_t q, int64_t k0) {
   using V = typename Vec::V;
@@ -19,17 +39,7 @@ BIREAL_INLINE void conv2d_direct_tile(const Conv2dRow& row, const float* w, int6
     const float* x[kPixels];
 #pragma GCC unroll 16
     for (int i = 0; i < kPixels; ++i) x[i] = row.x + r * row.pitch_floats + (q + i) * row.step_floats;
-    for (int64_t j = 0; j < row.row_floats; ++j, w += kBlock) {
-      V weights[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) weights[v] = Vec::load(w + v * Vec::kLanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < kPixels; ++i) {
-        V value = Vec::broadcast(x[i] + j);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, weights[v], sum[i][v]);
-      }
-    }
+    w = conv2d_add_products<Vec>(sum, x, w, row.row_floats);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kPixels; ++i)

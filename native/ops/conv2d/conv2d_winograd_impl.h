@@ -1,5 +1,6 @@
 // The kernels of conv2d_winograd.h, written once over `Vec`, as conv2d_direct_impl.h is.
 #pragma once
+#include "ops/conv2d/conv2d_direct_impl.h"
 #include "ops/conv2d/conv2d_winograd.h"
 
 namespace bireal::cpu {
@@ -62,21 +63,10 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradRow& row, const flo
     for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::zero();
-    const float* weights = u + point * row.u_point_floats;
     const float* x[kTiles];
 #pragma GCC unroll 16
     for (int i = 0; i < kTiles; ++i) x[i] = row.v + point * row.point_floats + (tile0 + i) * row.tile_floats;
-    for (int64_t term = 0; term < terms; ++term, weights += kBlock) {
-      V w[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) w[v] = Vec::load(weights + v * Vec::kLanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < kTiles; ++i) {
-        V value = Vec::broadcast(x[i] + term);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, w[v], sum[i][v]);
-      }
-    }
+    conv2d_add_products<Vec>(sum, x, u + point * row.u_point_floats, terms);
 #pragma GCC unroll 16
     for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
