@@ -257,6 +257,20 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvFwd(JNIEnv* env,
   });
 }
 
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvBatchNormFwd(JNIEnv* env, jclass, jlong plan, jlong y, jlong bits,
+                                                                             jlong x, jlong prepared, jlong affine,
+                                                                             jlong shortcut, jlong shortcut_affine, jlong bias1,
+                                                                             jlong slope, jlong bias2, jlong threshold, jlong n,
+                                                                             jlong workspace) {
+  jni_guard(env, [&] {
+    const BinaryConv& p = *pointer<BinaryConv>(plan);
+    BatchNormApply norm{nullptr,           p.plan.v_type, floats(affine), floats(shortcut), floats(shortcut_affine),
+                        floats(threshold), floats(bias1), floats(slope),  floats(bias2)};
+    cpu::binary_conv_norm_fwd(p.host.context, p.plan, pointer<float>(y), pointer<word_t>(bits), norm, pointer<const word_t>(x),
+                              pointer<const void>(prepared), n, pointer<void>(workspace));
+  });
+}
+
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_binaryConvBwdInput(JNIEnv* env, jclass, jlong plan, jlong dx, jlong dz,
                                                                          jlong alpha, jlong w, jlong n, jlong workspace) {
   jni_guard(env, [&] {

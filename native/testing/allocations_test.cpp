@@ -114,6 +114,10 @@ struct Step {
       around("binary_conv_prepare" + kind, [&] { cpu::binary_conv_prepare(c, *plan, prepared.data(), w_bits.data()); });
       around("binary_conv_fwd" + kind,
              [&] { cpu::binary_conv_fwd(c, *plan, counts.data(), sums.data(), bits.data(), prepared.data(), n, scratch()); });
+      around("binary_conv_norm_fwd" + kind, [&] {
+        BatchNormApply norm{nullptr, DType::kI16, affine.data(), x.data(), affine.data(), nullptr};
+        cpu::binary_conv_norm_fwd(c, *plan, y.data(), nullptr, norm, bits.data(), prepared.data(), n, scratch());
+      });
       around("binary_conv_bwd_input" + kind,
              [&] { cpu::binary_conv_bwd_input(c, *plan, d.data(), z.data(), alpha.data(), w_bits.data(), n, scratch()); });
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate})

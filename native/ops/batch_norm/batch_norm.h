@@ -80,6 +80,10 @@ namespace bireal::cpu {
 class Context;
 void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, void* workspace);
 void batch_norm_apply(Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C);
+/// Rows [begin, end) of batch_norm_apply, on the calling thread, for ops that end with it: in.v is that of row `begin`, while y,
+/// bits and the shortcut are those of row 0.
+void batch_norm_apply_rows(const Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t begin, int64_t end,
+                           int64_t C);
 void batch_norm_rprelu_bwd(Context& context, float* dz, double* sums, float* dbias1, float* dslope, float* dbias2,
                            const float* dy, const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode, void* workspace);
 void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C,

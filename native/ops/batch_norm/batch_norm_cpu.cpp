@@ -48,6 +48,12 @@ static const void* at_row(const void* v, DType type, int64_t row, int64_t C) {
   return static_cast<const char*>(v) + row * C * bytes_of(type);
 }
 
+static BatchNormApply at_row(const BatchNormApply& in, int64_t row, int64_t C) {
+  BatchNormApply part = in;
+  part.v = at_row(in.v, in.v_type, row, C);
+  return part;
+}
+
 // Adds the slices [kSlices][count] in order.
 template <class T>
 static void add_slices(T* sums, const T* slices, int64_t count) {
@@ -80,12 +86,12 @@ void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const 
   add_slices(sums, slices, 2 * C);
 }
 
-// Rows [begin, end) of `in`, with y and bits where they go.
+// Rows [begin, end) of `in`, whose v is that of row `begin`, with y and bits where they go.
 static BatchNormRows part(const BatchNormApply& in, float* y, word_t* bits, int64_t begin, int64_t end, int64_t C) {
   BatchNormRows rows;
   rows.y = y + begin * C;
   rows.bits = bits ? bits + begin * word_count(C) : nullptr;
-  rows.v = at_row(in.v, in.v_type, begin, C);
+  rows.v = in.v;
   rows.scale = in.affine;
   rows.shift = in.affine + C;
   rows.shortcut = in.shortcut ? in.shortcut + begin * C : nullptr;
@@ -101,9 +107,13 @@ static BatchNormRows part(const BatchNormApply& in, float* y, word_t* bits, int6
 }
 
 void batch_norm_apply(Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t rows, int64_t C) {
-  auto* run = select_kernels(context.isa()).apply_rows;
   context.rows(rows, C * (bytes_of(in.v_type) + 2 * int64_t(sizeof(float))),
-               [&](int64_t begin, int64_t end) { run(part(in, y, bits, begin, end, C), int(in.v_type)); });
+               [&](int64_t begin, int64_t end) { batch_norm_apply_rows(context, y, bits, at_row(in, begin, C), begin, end, C); });
+}
+
+void batch_norm_apply_rows(const Context& context, float* y, word_t* bits, const BatchNormApply& in, int64_t begin, int64_t end,
+                           int64_t C) {
+  select_kernels(context.isa()).apply_rows(part(in, y, bits, begin, end, C), int(in.v_type));
 }
 
 static void store(float& gradient, double value, GradMode mode) {
@@ -116,7 +126,7 @@ void batch_norm_rprelu_bwd(Context& context, float* dz, double* sums, float* dbi
   double* slices = static_cast<double*>(workspace);
   context.parallel(Context::kSlices, [&](int64_t slice, int) {
     int64_t begin = Context::slice_begin(rows, slice), end = Context::slice_begin(rows, slice + 1);
-    run(slices + slice * 4 * C, part(in, dz, nullptr, begin, end, C), dy + begin * C, int(in.v_type));
+    run(slices + slice * 4 * C, part(at_row(in, begin, C), dz, nullptr, begin, end, C), dy + begin * C, int(in.v_type));
   });
   for (int64_t c = 0; c < C; ++c) {
     double total[4] = {0, 0, 0, 0};

@@ -76,6 +76,10 @@ BinaryConvPlan binary_conv_plan(Context& context, const Conv2dShape& shape,
 void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* prepared, const word_t* w);
 void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const void* prepared,
                      int64_t n, void* workspace);
+/// The convolution and batch_norm_apply of its v, with the same results to the bit; norm.v and norm.v_type are not looked at. v
+/// lives task by task in the workspace only: for evaluation, where the normalisation does not wait for the sums over all of it.
+void binary_conv_norm_fwd(Context& context, const BinaryConvPlan& plan, float* y, word_t* bits, const BatchNormApply& norm,
+                          const word_t* x, const void* prepared, int64_t n, void* workspace);
 void binary_conv_bwd_input(Context& context, const BinaryConvPlan& plan, float* dx, const float* dz, const float* alpha,
                            const word_t* w, int64_t n, void* workspace);
 void binary_conv_bwd_weight(Context& context, const BinaryConvPlan& plan, float* dw, const word_t* x, const float* dz, int64_t n,

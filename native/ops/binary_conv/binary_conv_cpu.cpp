@@ -56,6 +56,8 @@ const Kernel& kernel_named(const char* name) {
 
 int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+int64_t size_of(DType v_type) { return v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t); }
+
 /// Everything about the forward pass that follows from shape and kernel; recomputed at each call, it is a few divisions.
 struct Geometry {
   const Kernel& kernel;
@@ -65,7 +67,7 @@ struct Geometry {
   bool pairs_images;                           // nibbles: pairs of images, else of neighbours in a row
   int64_t task_images, task_rows, row_blocks;  // a task: whole images, or some rows of one
   int64_t pitch_units, image_units;            // of the staged activations (of x if not staged)
-  int64_t staged_bytes, row_bytes, table_bytes, sums_bytes, worker_bytes;
+  int64_t staged_bytes, row_bytes, table_bytes, sums_bytes, value_bytes, worker_bytes;
 
   Geometry(const Kernel& chosen, const Conv2dShape& s) : kernel(chosen) {
     // The kernels add v^2 of two pixels in a signed 32-bit lane and of a tile in an unsigned one: fine up to |v| = 2^14.
@@ -77,7 +79,7 @@ struct Geometry {
     padded_K = (s.K + kernel.block - 1) / kernel.block * kernel.block;
     classes = (s.pad + 1) * (s.pad + 1) * (s.pad + 1) * (s.pad + 1);
     weight_bytes = padded_K * s.R * row_units * (kernel.nibbles ? 1 : int64_t(sizeof(word_t)));
-    constant_bytes = classes * padded_K * int64_t(kernel.v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t));
+    constant_bytes = classes * padded_K * size_of(kernel.v_type);
 
     // About 224 pixels: 28 tiles or more, so that weights fetched from L2 are used often, and 10 to 100 us of work.
     const int64_t P = s.P(), Q = s.Q();
@@ -98,7 +100,8 @@ struct Geometry {
     row_bytes = kernel.nibbles ? 2 * align64((pitch_units / kNibbles + s.stride * Cw) * kNibbles) : 0;
     table_bytes = align64((3 * task_images * task_rows * 2 * Q + Q) * int64_t(sizeof(int32_t)));
     sums_bytes = align64(2 * padded_K * int64_t(sizeof(int64_t)));
-    worker_bytes = staged_bytes + row_bytes + table_bytes + sums_bytes;
+    value_bytes = align64(task_images * task_rows * Q * s.K * size_of(kernel.v_type));
+    worker_bytes = staged_bytes + row_bytes + table_bytes + sums_bytes + value_bytes;
   }
 };
 
@@ -279,12 +282,23 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
   });
 }
 
-void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const void* prepared,
-                     int64_t n, void* workspace) {
+namespace {
+
+/// What becomes of v: it is written, with its sums where they are not null; or each task's is normalised at once and forgotten.
+struct Output {
+  void* v = nullptr;
+  int64_t* sums = nullptr;
+  const BatchNormApply* norm = nullptr;
+  float* y = nullptr;
+  word_t* bits = nullptr;
+};
+
+void convolve(Context& context, const BinaryConvPlan& plan, const Output& out, const word_t* x, const void* prepared, int64_t n,
+              void* workspace) {
   const Conv2dShape& s = plan.shape;
   const Geometry g(kernel_named(plan.kernel_name), s);
   const int64_t P = s.P(), Q = s.Q(), classes_in_row = (s.pad + 1) * (s.pad + 1);
-  const int64_t v_bytes = plan.v_type == DType::kI16 ? sizeof(int16_t) : sizeof(int32_t);
+  int64_t* const sums = out.sums;
   const int64_t largest = s.taps() * s.C;
   auto worker_sums = [&](int worker) {
     return reinterpret_cast<int64_t*>(static_cast<char*>(workspace) + worker * g.worker_bytes + g.staged_bytes + g.row_bytes +
@@ -351,15 +365,23 @@ void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int6
     task.constants = static_cast<const char*>(prepared) + align64(g.weight_bytes);
     task.K = s.K;
     task.padded_K = g.padded_K;
-    task.v = static_cast<char*>(v) + ((image * P + p0) * Q) * s.K * v_bytes;
+    const int64_t first = (image * P + p0) * Q, pixels = images * rows * Q;
+    task.v = out.norm ? reinterpret_cast<char*>(worker_sums(worker)) + g.sums_bytes
+                      : static_cast<char*>(out.v) + first * s.K * size_of(plan.v_type);
     task.sums = sums && g.fused_sums ? worker_sums(worker) : nullptr;
     task.tiles_per_flush = std::max<int64_t>(1, (int64_t(1) << 32) / (kTilePixels * largest * largest + 1));
     g.kernel.run(task);
     if (sums && !g.fused_sums) {
       if (plan.v_type == DType::kI16)
-        add_sums<int16_t>(task, images * rows * Q, worker_sums(worker));
+        add_sums<int16_t>(task, pixels, worker_sums(worker));
       else
-        add_sums<int32_t>(task, images * rows * Q, worker_sums(worker));
+        add_sums<int32_t>(task, pixels, worker_sums(worker));
+    }
+    if (out.norm) {
+      BatchNormApply norm = *out.norm;
+      norm.v = task.v;
+      norm.v_type = plan.v_type;
+      batch_norm_apply_rows(context, out.y, out.bits, norm, first, first + pixels, s.K);
     }
   });
 
@@ -370,6 +392,25 @@ void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int6
       for (int worker = 0; worker < context.thread_count(); ++worker) sum += worker_sums(worker)[row * g.padded_K + k];
       sums[row * s.K + k] = sum;
     }
+}
+
+}  // namespace
+
+void binary_conv_fwd(Context& context, const BinaryConvPlan& plan, void* v, int64_t* sums, const word_t* x, const void* prepared,
+                     int64_t n, void* workspace) {
+  Output out;
+  out.v = v;
+  out.sums = sums;
+  convolve(context, plan, out, x, prepared, n, workspace);
+}
+
+void binary_conv_norm_fwd(Context& context, const BinaryConvPlan& plan, float* y, word_t* bits, const BatchNormApply& norm,
+                          const word_t* x, const void* prepared, int64_t n, void* workspace) {
+  Output out;
+  out.norm = &norm;
+  out.y = y;
+  out.bits = bits;
+  convolve(context, plan, out, x, prepared, n, workspace);
 }
 
 }  // namespace bireal::cpu

@@ -39,7 +39,66 @@ void check_fwd(const Conv2dShape& s, int64_t n) {
     }
 }
 
+// The reference is the law of both ops: fused or not, every instruction set has its bits.
+template <class T>
+void check_norm_fwd(const Conv2dShape& s, int64_t n) {
+  const DType v_type = sizeof(T) == 2 ? DType::kI16 : DType::kI32;
+  const int64_t rows = n * s.P() * s.Q(), K = s.K;
+  Operands in(s, n, 1);
+  Guarded<word_t> x(in.x), w(in.w);
+  Guarded<T> v(s.output_count(n));
+  ref::binary_conv_fwd(v.data(), v_type, nullptr, x.data(), w.data(), s, n);
+  Guarded<float> affine(random_floats(2 * K, 2)), shortcut(random_floats(rows * K, 3)), shortcut_affine(random_floats(2 * K, 4)),
+      threshold(random_floats(K, 5)), bias1(random_floats(K, 6)), slope(random_floats(K, 7)), bias2(random_floats(K, 8));
+  BatchNormApply norm{v.data(), v_type, affine.data(), nullptr, nullptr, nullptr};
+  for (const char* kind : {"plain", "shortcut and threshold", "shortcut in place", "normalised shortcut and RPReLU"}) {
+    const bool in_place = std::string(kind) == "shortcut in place",
+               rprelu = std::string(kind) == "normalised shortcut and RPReLU";
+    const bool with_bits = std::string(kind) != "plain";
+    norm.shortcut = with_bits ? shortcut.data() : nullptr;
+    norm.threshold = std::string(kind) == "shortcut and threshold" ? threshold.data() : nullptr;
+    norm.shortcut_affine = rprelu ? shortcut_affine.data() : nullptr;
+    norm.bias1 = rprelu ? bias1.data() : nullptr;
+    norm.slope = rprelu ? slope.data() : nullptr;
+    norm.bias2 = rprelu ? bias2.data() : nullptr;
+    Guarded<float> expected(rows * K);
+    Guarded<word_t> expected_bits(rows * word_count(K));
+    ref::batch_norm_apply(expected.data(), expected_bits.data(), norm, rows, K);
+    for (auto& context : all_contexts())
+      for (const char* kernel : cpu::binary_conv_kernel_names(*context, s)) {
+        SCOPED_TRACE(s.text() + "_n" + std::to_string(n) + "__" + context_name(*context) + "_" + kernel + ", " + kind);
+        cpu::BinaryConvPlan plan = cpu::binary_conv_plan_kernel(*context, s, kernel);
+        ASSERT_EQ(plan.v_type, v_type);
+        Guarded<char> prepared(plan.prepared_bytes), workspace(plan.workspace_bytes);
+        cpu::binary_conv_prepare(*context, plan, prepared.data(), w.data());
+        Guarded<float> y(rows * K);
+        if (in_place) y = Guarded<float>(shortcut.values());
+        Guarded<word_t> bits(rows * word_count(K));
+        BatchNormApply fused = norm;
+        fused.v = nullptr;
+        fused.v_type = DType::kF32;
+        if (in_place) fused.shortcut = y.data();
+        cpu::binary_conv_norm_fwd(*context, plan, y.data(), with_bits ? bits.data() : nullptr, fused, x.data(), prepared.data(),
+                                  n, workspace.data());
+        expect_same_bits(y, expected, "y");
+        if (with_bits) expect_same_bits(bits, expected_bits, "bits");
+        y.expect_guards("y");
+        bits.expect_guards("bits");
+        workspace.expect_guards("workspace");
+      }
+  }
+}
+
 }  // namespace
+
+TEST(BinaryConvNormFwd, EveryKernelHasTheBitsOfTheTwoOps) {
+  for (const Conv2dShape& s : nasty_shapes()) {
+    check_norm_fwd<int16_t>(s, s.N);
+    if (HasFailure()) return;
+  }
+  for (int64_t n : {1, 2, 6}) check_norm_fwd<int16_t>({7, 4, 3, 33, 17, 3, 3, 1, 1}, n);
+  check_norm_fwd<int32_t>({2, 3, 4, 3641, 35, 3, 3, 1, 1}, 2);
+}
 
 TEST(BinaryConvFwd, HandWorkedThreeByThree) {
   // One channel, image rows (+ - +), (- - +), (+ + +); filter all +1 except the centre; pad 1.

@@ -137,8 +137,8 @@ public interface Backend extends AutoCloseable {
   /**
    * {@link #binaryConvFwd} and {@link #batchNormApply} of its v, with the same results: y and signs
    * of the normalised convolution with shortcut and so on. With {@code normOrNull} the
-   * convolution's sums are put into its sums first. {@code vOrNull} may be null where the plan
-   * {@link Plan.BinaryConv#fusesBatchNorm}; else it is written.
+   * convolution's sums are put into its sums first. {@code vOrNull} is written; without {@code
+   * normOrNull} it may be null where the plan {@link Plan.BinaryConv#fusesBatchNorm}.
    */
   void binaryConvBatchNormFwd(
       Plan.BinaryConv plan,

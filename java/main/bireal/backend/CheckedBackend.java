@@ -341,8 +341,14 @@ public abstract class CheckedBackend implements Backend {
       Tensor workspace) {
     Ops.BinaryConv own = own(plan);
     BatchNormStatistics norm = normOrNull;
-    if (!own.fusesBatchNorm()) {
-      check(vOrNull != null, "binary_conv", "v ", null, " of ", plan.kernelName());
+    check(
+        vOrNull != null || (norm == null && own.fusesBatchNorm()),
+        "binary_conv",
+        "v ",
+        null,
+        norm == null ? " of " : " with statistics, of ",
+        plan.kernelName());
+    if (vOrNull != null && !own.fusesStatistics()) {
       binaryConvFwd(
           plan, n, vOrNull, norm == null ? null : norm.sums(), xBits, prepared, workspace);
       batchNormApply(
@@ -389,7 +395,8 @@ public abstract class CheckedBackend implements Backend {
         rpreluOrNull == null ? 0 : present(rpreluOrNull.slope(), c),
         rpreluOrNull == null ? 0 : present(rpreluOrNull.bias2(), c),
         vector(thresholdOrNull, c),
-        n);
+        n,
+        atLeast(workspace, plan.workspaceBytes()));
   }
 
   @Override

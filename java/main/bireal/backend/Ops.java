@@ -308,6 +308,13 @@ public interface Ops {
       return false;
     }
 
+    /**
+     * Whether {@link #batchNormFwd} can also leave v, and take statistics; else both are always 0.
+     */
+    default boolean fusesStatistics() {
+      return fusesBatchNorm();
+    }
+
     /** fwd with batchNormApply of its v; {@code v} may be 0. */
     default void batchNormFwd(
         long y,
@@ -330,7 +337,8 @@ public interface Ops {
         long slope,
         long bias2,
         long threshold,
-        long n) {
+        long n,
+        long workspace) {
       throw new UnsupportedOperationException(kernelName() + " does not normalise");
     }
 

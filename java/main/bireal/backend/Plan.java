@@ -59,7 +59,7 @@ public interface Plan extends AutoCloseable {
 
     /**
      * Whether {@link Backend#binaryConvBatchNormFwd} normalises as it convolves, and so needs no v
-     * unless a backward pass comes.
+     * where no statistics are wanted.
      */
     boolean fusesBatchNorm();
 

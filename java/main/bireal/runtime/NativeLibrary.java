@@ -25,7 +25,7 @@ public final class NativeLibrary {
   /**
    * Must equal kAbi in native/jni/library_jni.cpp; raised with every change of a native signature.
    */
-  public static final int ABI = 5;
+  public static final int ABI = 6;
 
   /** System property that names the library file. */
   public static final String OVERRIDE = "bireal.library";

@@ -315,6 +315,25 @@ abstract class BackendContract {
                 null,
                 workspace),
         "y of other channels");
+    assertThrows(
+        IllegalArgumentException.class,
+        () ->
+            b.binaryConvBatchNormFwd(
+                plan,
+                n,
+                desk.make("no y either", DType.F32, 3, P, Q, K),
+                null,
+                null,
+                bits,
+                prepared,
+                made,
+                statistics,
+                null,
+                null,
+                null,
+                null,
+                workspace),
+        "statistics without v");
   }
 
   @Test

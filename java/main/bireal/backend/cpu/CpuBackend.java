@@ -166,6 +166,7 @@ public final class CpuBackend extends CheckedBackend {
         spec,
         maxImages,
         gradientOrNull != null,
+        reference,
         CpuOps.planBinaryConv(
             context(),
             maxImages,

@@ -61,6 +61,23 @@ final class CpuOps implements Ops {
   static native void binaryConvFwd(
       long plan, long v, long sums, long x, long prepared, long n, long workspace);
 
+  /** Evaluation on the fast path: the reference has the two ops. */
+  static native void binaryConvBatchNormFwd(
+      long plan,
+      long y,
+      long bits,
+      long x,
+      long prepared,
+      long affine,
+      long shortcut,
+      long shortcutAffine,
+      long bias1,
+      long slope,
+      long bias2,
+      long threshold,
+      long n,
+      long workspace);
+
   static native void binaryConvBwdInput(
       long plan, long dx, long dz, long alpha, long w, long n, long workspace);
 

@@ -73,9 +73,15 @@ abstract class CpuPlan implements Ops.Planned {
     private final long preparedBytes;
     private final DType valueType;
     private final boolean hasBackward;
+    private final boolean reference;
 
     BinaryConv(
-        CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean hasBackward, long pointer) {
+        CheckedBackend owner,
+        Conv2dSpec spec,
+        int maxImages,
+        boolean hasBackward,
+        boolean reference,
+        long pointer) {
       super(
           owner,
           new Handle("binary convolution plan " + spec, pointer, CpuOps::destroyBinaryConv),
@@ -84,6 +90,7 @@ abstract class CpuPlan implements Ops.Planned {
           CpuOps.binaryConvKernelName(pointer));
       this.spec = spec;
       this.hasBackward = hasBackward;
+      this.reference = reference;
       this.preparedBytes = CpuOps.binaryConvPreparedBytes(pointer);
       this.valueType =
           CpuOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
@@ -107,6 +114,58 @@ abstract class CpuPlan implements Ops.Planned {
     @Override
     public void fwd(long v, long sums, long x, long prepared, long n, long workspace) {
       CpuOps.binaryConvFwd(pointer(), v, sums, x, prepared, n, workspace);
+    }
+
+    /** The law of the reference is that of the two ops. */
+    @Override
+    public boolean fusesBatchNorm() {
+      return !reference;
+    }
+
+    @Override
+    public boolean fusesStatistics() {
+      return false;
+    }
+
+    @Override
+    public void batchNormFwd(
+        long y,
+        int type,
+        long bits,
+        long v,
+        long x,
+        long prepared,
+        long affine,
+        long stats,
+        long runningSums,
+        long sums,
+        long alpha,
+        long gamma,
+        long beta,
+        double eps,
+        long shortcut,
+        long shortcutAffine,
+        long bias1,
+        long slope,
+        long bias2,
+        long threshold,
+        long n,
+        long workspace) {
+      CpuOps.binaryConvBatchNormFwd(
+          pointer(),
+          y,
+          bits,
+          x,
+          prepared,
+          affine,
+          shortcut,
+          shortcutAffine,
+          bias1,
+          slope,
+          bias2,
+          threshold,
+          n,
+          workspace);
     }
 
     @Override

@@ -217,7 +217,8 @@ abstract class CudaPlan implements Ops.Planned {
         long slope,
         long bias2,
         long threshold,
-        long n) {
+        long n,
+        long workspace) {
       CudaOps.binaryConvBatchNormFwd(
           handle.pointer(),
           y,
