@@ -23,6 +23,8 @@ struct BinaryConvTask {
   const void* constants;    // [border class][padded K], int16 (taken modulo 2^16) or int32 as v
   int64_t K, padded_K;      // real and rounded up to the kernel's block
   void* v;                  // [pixel_count, K]
+  const float* y;           // [pixel_count, K] what v will be normalised to, and with: the nibble kernels fetch both in passing
+  const float* shortcut;    //   where y is not null; shortcut perhaps null
   int64_t* sums;            // [2, padded_K] to add to, or null; never with int32
   int64_t tiles_per_flush;  // tiles of kTilePixels whose v^2 fit an unsigned 32-bit sum, >= 1
 };

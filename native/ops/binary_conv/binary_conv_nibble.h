@@ -105,6 +105,17 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
     for (int j = 0; j < kVectors; ++j) Vec::add_halves(low[i][j], high[i][j], bytes[i][j]);
 }
 
+/// Has the lines of one pixel's channels from k0 on in the second-level cache when v is normalised.
+template <class Vec, int kVectors>
+BIREAL_INLINE void nibble_fetch(const BinaryConvTask& task, int64_t pixel, int64_t k0) {
+  enum { kFloatsInLine = 16 };
+#pragma GCC unroll 8
+  for (int k = 0; k < kVectors * Vec::kBytes; k += kFloatsInLine) {
+    __builtin_prefetch(task.y + pixel * task.K + k0 + k, 1, 2);
+    if (task.shortcut) __builtin_prefetch(task.shortcut + pixel * task.K + k0 + k, 0, 2);
+  }
+}
+
 template <class Vec, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0, NibbleRounds rounds,
                                NibbleSums<Vec, kVectors>* sums) {
@@ -163,6 +174,10 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
     const int16_t* constants[2] = {(const int16_t*)task.constants + constant[0] + k0,
                                    (const int16_t*)task.constants + constant[1] + k0};
     const bool both = output[1] >= 0;
+    if (task.y) {
+      nibble_fetch<Vec, kVectors>(task, output[0], k0);
+      nibble_fetch<Vec, kVectors>(task, output[both], k0);
+    }
     int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[both] * task.K + k0};
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j)

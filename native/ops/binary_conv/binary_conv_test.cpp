@@ -97,6 +97,7 @@ TEST(BinaryConvNormFwd, EveryKernelHasTheBitsOfTheTwoOps) {
     if (HasFailure()) return;
   }
   for (int64_t n : {1, 2, 6}) check_norm_fwd<int16_t>({7, 4, 3, 33, 17, 3, 3, 1, 1}, n);
+  check_norm_fwd<int16_t>({1, 63, 65, 33, 130, 3, 3, 1, 1}, 1);  // 2 MB: y and shortcut are fetched
   check_norm_fwd<int32_t>({2, 3, 4, 3641, 35, 3, 3, 1, 1}, 2);
 }
 
