@@ -3,7 +3,8 @@
 // backward ones only on their first image, and by a bound that any wrong term breaks). MAC/cycle counts cycles of the clock
 // under load, measured beside each run by a chain of multiplications with a latency of 3. The VsOneDnn runs (scripts/bench.sh
 // conv) alternate with oneDNN's float32 convolution of the same shape, in the layouts it likes best; "ratio" is that of the two
-// medians.
+// medians. BinaryConvNormFwd alternates with convolution and application one after the other, likewise: 4 images on two threads,
+// as evaluation has them.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -47,10 +48,10 @@ struct Bench {
   Aligned<char> prepared, workspace, v, expected_v;
   Aligned<int64_t> sums;
 
-  Bench(const Conv2dShape& shape, const char* kernel, cpu::Isa isa)
+  Bench(const Conv2dShape& shape, const char* kernel, cpu::Isa isa, int threads = 1)
       : s(shape),
         n(shape.N),
-        context(1, isa),
+        context(threads, isa),
         plan(kernel ? cpu::binary_conv_plan_kernel(context, s, kernel) : cpu::binary_conv_plan(context, s)),
         fixed16(cpu::binary_conv_plan(context, s, BinaryConvGradient::kFixed16)),
         x(n * s.H * s.W * word_count(s.C)),
@@ -183,15 +184,17 @@ class OneDnnConv {
   std::unordered_map<int, dnnl::memory> args_;
 };
 
+template <class Run>
+double timed(const Run& run) {
+  const double begin = seconds_now();
+  run();
+  return seconds_now() - begin;
+}
+
 // Manual time: ours.
 template <class Pass>
 void run_versus(benchmark::State& state, Bench& bench, cpu::onednn::ConvPass pass, const Pass& ours) {
   OneDnnConv theirs(pass, bench.s);
-  auto timed = [&](const auto& run) {
-    const double begin = seconds_now();
-    run();
-    return seconds_now() - begin;
-  };
   theirs.run();
   std::vector<double> own, onednn;
   for (auto _ : state) {
@@ -232,6 +235,38 @@ void run_bwd_weight_versus(benchmark::State& state, const Conv2dShape& shape) {
   run_versus(state, bench, cpu::onednn::ConvPass::kBwdWeight, [&] { bench.bwd_weight(bench.fixed16); });
 }
 
+void run_norm_fwd(benchmark::State& state, Conv2dShape shape) {
+  shape.N = 4;
+  Bench bench(shape, nullptr, cpu::default_isa(), 2);
+  const int64_t rows = shape.N * shape.P() * shape.Q(), K = shape.K;
+  Aligned<float> y(rows * K), expected(rows * K), affine(2 * K);
+  Aligned<word_t> bits(rows * word_count(K));
+  for (int64_t k = 0; k < 2 * K; ++k) affine[k] = float(uniform01(5, uint64_t(k)) - 0.5);
+  const BatchNormApply norm{bench.v.data(), bench.plan.v_type, affine.data(), bench.dz.data(), nullptr, nullptr};
+  auto two_ops = [&](float* out) {
+    cpu::binary_conv_fwd(bench.context, bench.plan, bench.v.data(), nullptr, bench.x.data(), bench.prepared.data(), shape.N,
+                         bench.workspace.data());
+    cpu::batch_norm_apply(bench.context, out, bits.data(), norm, rows, K);
+  };
+  auto fused = [&] {
+    cpu::binary_conv_norm_fwd(bench.context, bench.plan, y.data(), bits.data(), norm, bench.x.data(), bench.prepared.data(),
+                              shape.N, bench.workspace.data());
+  };
+  if (!bench.fwd_is_right()) return state.SkipWithError("wrong result");
+  two_ops(expected.data());
+  fused();
+  if (!std::equal(y.data(), y.data() + rows * K, expected.data())) return state.SkipWithError("wrong result");
+  std::vector<double> own, apart;
+  for (auto _ : state) {
+    apart.push_back(timed([&] { two_ops(y.data()); }));
+    own.push_back(timed(fused));
+    state.SetIterationTime(own.back());
+  }
+  state.counters["us"] = median(own) / double(shape.N) * 1e6;
+  state.counters["two_ops_us"] = median(apart) / double(shape.N) * 1e6;
+  state.counters["ratio"] = median(apart) / median(own);
+}
+
 const bool registered = [] {
   for (const Layer& layer : kLayers) {
     const cpu::Context context(1, cpu::default_isa());
@@ -240,6 +275,8 @@ const bool registered = [] {
                                    kernel);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdInput/") + layer.name).c_str(), run_bwd_input, layer.shape);
     benchmark::RegisterBenchmark((std::string("BinaryConvBwdWeight/") + layer.name).c_str(), run_bwd_weight, layer.shape);
+    benchmark::RegisterBenchmark((std::string("BinaryConvNormFwd/") + layer.name).c_str(), run_norm_fwd, layer.shape)
+        ->UseManualTime();
     auto versus = [&](const char* pass, void (*run)(benchmark::State&, const Conv2dShape&)) {
       const std::string name = std::string("BinaryConvVsOneDnn/") + pass + "/" + layer.name;
       benchmark::RegisterBenchmark(name.c_str(), run, layer.shape)->UseManualTime();
