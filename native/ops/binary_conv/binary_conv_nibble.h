@@ -105,14 +105,16 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
     for (int j = 0; j < kVectors; ++j) Vec::add_halves(low[i][j], high[i][j], bytes[i][j]);
 }
 
-/// Has the lines of one pixel's channels from k0 on in the second-level cache when v is normalised.
-template <class Vec, int kVectors>
-BIREAL_INLINE void nibble_fetch(const BinaryConvTask& task, int64_t pixel, int64_t k0) {
+/// Has `count` channels from k0 on of the pixels of a tile in the second-level cache when their v is normalised.
+BIREAL_INLINE void nibble_fetch(const BinaryConvTask& task, int64_t first, int64_t pairs, int64_t k0, int64_t count) {
   enum { kFloatsInLine = 16 };
-#pragma GCC unroll 8
-  for (int k = 0; k < kVectors * Vec::kBytes; k += kFloatsInLine) {
-    __builtin_prefetch(task.y + pixel * task.K + k0 + k, 1, 2);
-    if (task.shortcut) __builtin_prefetch(task.shortcut + pixel * task.K + k0 + k, 0, 2);
+  for (int64_t i = 2 * first; i < 2 * (first + pairs); ++i) {
+    if (task.output[i] < 0) continue;
+    const int64_t begin = task.output[i] * task.K + k0;
+    for (int64_t k = begin; k < begin + count; k += kFloatsInLine) {
+      __builtin_prefetch(task.y + k, 1, 2);
+      if (task.shortcut) __builtin_prefetch(task.shortcut + k, 0, 2);
+    }
   }
 }
 
@@ -174,10 +176,6 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
     const int16_t* constants[2] = {(const int16_t*)task.constants + constant[0] + k0,
                                    (const int16_t*)task.constants + constant[1] + k0};
     const bool both = output[1] >= 0;
-    if (task.y) {
-      nibble_fetch<Vec, kVectors>(task, output[0], k0);
-      nibble_fetch<Vec, kVectors>(task, output[both], k0);
-    }
     int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[both] * task.K + k0};
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j)
@@ -221,6 +219,7 @@ BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
   int64_t first = 0, left = task.tiles_per_flush;
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t width = narrow + (t < wide_tiles);
+    if (task.y) nibble_fetch(task, first, width, k0, kVectors * Vec::kBytes);
     nibble_tile_of<Vec, kPairs, kVectors>(width, task, weights, first, k0, rounds, &sums);
     first += width;
     if (task.sums && (--left == 0 || t + 1 == tiles)) {
