@@ -6,11 +6,12 @@
 // computed by Toom and Cook's way in 7, one for each point {0, 5/8, -5/8, 5/4, -5/4, 7/2, -7/2}; nested, 49 for 256:
 //
 //   v = B d B^T   of the 7 x 7 pixels d of a phase that a tile sees,     u = G w G^T   of the taps,
-//   y = A (sum over both phases and c of u * v) A^T   (elementwise in the points).
+//   y = A (sum over row phase, column phase and c of u * v) A^T   (elementwise in the points).
 //
-// Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. Of 700 sets
-// of three pairs and of those with infinity these points have nearly the smallest error: that of the direct sum in float32 3.5
-// times (root mean square, 7x7 over 3 channels; docs/results.md). A phase whose first tap is a zero has no product at point 0.
+// Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. Of the
+// sets of three pairs and of those with infinity that were compared these points have nearly the smallest error: 3.6 times that
+// of the direct sum in float32 (root mean square, 7x7 over 3 channels; docs/results.md). A phase whose first tap is a zero has no
+// product at point 0.
 #pragma once
 #include <stdint.h>
 
