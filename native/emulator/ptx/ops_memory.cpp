@@ -29,7 +29,7 @@ void access_local(Warp& warp, const Instruction& in, uint32_t mask, const uint64
   uint64_t size = warp.launch->kernel->local_bytes;
   for_lanes(mask, [&](int lane) {
     uint64_t a = offset[lane];
-    if (a % bytes)
+    if (a & (bytes - 1))
       fault(warp, in, lane, Check::kMisaligned,
             "access of " + std::to_string(bytes) + " bytes of local memory" + at_byte(a, size));
     if (a >= size || bytes > size - a)
@@ -45,7 +45,7 @@ void access_parameter(Warp& warp, const Instruction& in, uint32_t mask, const ui
   for_lanes(mask, [&](int lane) {
     uint64_t a = offset[lane];
     if (write) fault(warp, in, lane, Check::kReadOnly, "write to a kernel parameter");
-    if (a % bytes)
+    if (a & (bytes - 1))
       fault(warp, in, lane, Check::kMisaligned,
             "read of " + std::to_string(bytes) + " bytes of the parameters" + at_byte(a, size));
     if (a >= size || bytes > size - a)
