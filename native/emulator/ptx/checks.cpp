@@ -180,14 +180,11 @@ bool is_write(AccessKind kind) { return kind == AccessKind::kWrite || kind == Ac
 /// Lanes in the order in which they act.
 template <class F>
 inline __attribute__((always_inline)) void in_order(const Launch& launch, uint32_t mask, F&& f) {
-  if (!launch.options->reverse) {
-    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
-  } else {
-    while (mask) {
-      int lane = 31 - __builtin_clz(mask);
-      f(lane);
-      mask &= ~(1u << lane);
-    }
+  const bool reverse = launch.options->reverse;
+  while (mask) {
+    int lane = reverse ? 31 - __builtin_clz(mask) : __builtin_ctz(mask);
+    mask &= ~(1u << lane);
+    f(lane);
   }
 }
 
@@ -393,10 +390,11 @@ void check_shared_races(Warp& warp, const Instruction& in, uint32_t mask, const 
   in_order(launch, write ? mask : without_repeats(offset, mask), [&](int lane) {
     AccessRecord now = first;
     now.stamp += uint32_t(lane);
-    for (uint64_t g = offset[lane] >> shift, last = (offset[lane] + bytes - 1) >> shift; g <= last; ++g) {
-      if (nothing_to_order(cells[g], now, write, floor)) continue;
+    AccessCell *cell = cells + (offset[lane] >> shift), *end = cells + ((offset[lane] + bytes - 1) >> shift) + 1;
+    for (; cell != end; ++cell) {
+      if (nothing_to_order(*cell, now, write, floor)) continue;
       AccessRecord who;
-      if (conflict(warp, now, cells[g], write, floor, &who))
+      if (conflict(warp, now, *cell, write, floor, &who))
         find(warp, in, lane, Check::kSharedRace,
              access_text(bytes, write, "shared") + " at byte " + std::to_string(offset[lane]) + " conflicts with " +
                  other_access(warp, who));
