@@ -2,18 +2,21 @@
 # Do the tests notice a broken kernel? Makes each mutant of native/cuda/mutants.txt (a barrier deleted, an index shifted, a bound off
 # by one, ...), compiles it to PTX and runs its tests on the emulator. Prints a table; fails if a mutant survives that is not
 # explained as equivalent, if an explained one is killed, or if one no longer applies or compiles.
-#   scripts/mutate_kernels.sh [--build DIR] [--count N] [PATTERN]
+#   scripts/mutate_kernels.sh [--build DIR] [--count N] [--tested] [PATTERN]
 #     --count N   N mutants that must be noticed, evenly spread over the list: always the same ones, for scripts/test.sh
+#     --tested    the same tests have just passed on the kernels as they are: run only the first of their groups on them again, to
+#                 see that kernels read from a folder can pass
 #     PATTERN     only mutants whose file or title matches this regular expression
 set -euo pipefail
 cd "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
 fail() { echo "mutate_kernels: error: $1" >&2; exit 1; }
-build=target/native-test pattern=. limit=''
+build=target/native-test pattern=. limit='' tested=''
 while (( $# > 0 )); do
   case $1 in
     --build) build=$2; shift 2 ;;
     --count) limit=${2-}; [[ $limit =~ ^[1-9][0-9]*$ ]] || fail "--count needs a number of mutants, got \"$limit\""; shift 2 ;;
-    --help) sed -n '2,7s/^# //p' "$0"; exit ;;
+    --tested) tested=yes; shift ;;
+    --help) sed -n '2,9s/^# //p' "$0"; exit ;;
     -*) fail "unknown option $1; see --help" ;;
     *) pattern=$1; shift ;;
   esac
@@ -137,6 +140,7 @@ in_turn() {  # COMMAND...: in the background, at most one for each core at a tim
   jobs=$((jobs + 1))
 }
 mapfile -t filters < <(for i in "${chosen[@]}"; do echo "${tests[$i]}"; done | sort -u)
+[[ ! $tested ]] || filters=("${filters[0]}")
 for j in "${!filters[@]}"; do in_turn original "${filters[$j]}" "$work/original$j"; done
 for i in "${chosen[@]}"; do in_turn mutate "$i"; done
 wait

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a Debian 12 machine lacks for building and testing. Safe to run twice; from any folder. Needs root or
-# sudo only where something is missing. Brings: g++, CMake, GoogleTest, Google Benchmark, clang-format, Fashion-MNIST,
+# sudo only where something is missing. Brings: g++, CMake, ccache, GoogleTest, Google Benchmark, clang-format, Fashion-MNIST,
 # and a JDK and Maven where there are none. Maven brings the rest (oneDNN among it) at the first build.
 set -euo pipefail
 if [[ ${1:-} == --help ]]; then sed -n '2,4s/^# //p' "$0"; exit; fi
@@ -11,6 +11,7 @@ fail() { echo "setup: error: $1" >&2; exit 1; }
 wanted=(
   "g++:$(type -P g++ || echo missing)"
   "cmake:$(type -P cmake || echo missing)"
+  "ccache:$(type -P ccache || echo missing)"
   "make:$(type -P make || echo missing)"
   "git:$(type -P git || echo missing)"
   "maven:$(type -P mvn || echo missing)"

@@ -53,7 +53,7 @@ gtest emulator-platform target/native-test/native/emulator/platform/emulator_pla
 step "kernels on the emulator"
 if [[ -x target/native-test/bireal_cuda_tests ]]; then
   gtest cuda-tests target/native-test/bireal_cuda_tests
-  scripts/mutate_kernels.sh --count 64 > target/mutants.log || { cat target/mutants.log; fail "a broken kernel was not noticed"; }
+  scripts/mutate_kernels.sh --count 64 --tested > target/mutants.log || { cat target/mutants.log; fail "a broken kernel was not noticed"; }
   tail -1 target/mutants.log
 elif [[ -n ${CI:-} ]]; then
   fail "no nvcc, so no kernels to test: install the CUDA toolkit 13.0, or set CUDA_HOME"
@@ -75,18 +75,19 @@ if cat target/java-tests.log target/surefire-reports/*-output.txt 2>/dev/null | 
   fail "-Xcheck:jni reported our library"
 fi
 
-step "kill -9, full disk, read-only folder"
-scripts/kill_test.sh 8 "$(( RANDOM ))"
-scripts/disk_test.sh
-
-step "reference cases through the CLI"
+step "kill -9, full disk, read-only folder; beside them, on another core, reference cases and the traffic of a CUDA step"
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+{ scripts/kill_test.sh 8 "$(( RANDOM ))" && scripts/disk_test.sh; } > target/kill-test.log 2>&1 &
+killing=$!
 scripts/bireal verify --failures java/test-resources/golden/*.json
-
 if [[ -x target/native-test/bireal_cuda_tests ]]; then
-  step "traffic of a CUDA step, counted"
   scripts/bench.sh traffic --side 128 > target/traffic.log 2>&1 || { cat target/traffic.log; fail "a step moves more than it may, or was not counted"; }
   grep -E '^(launches|bytes)' target/traffic.log
+fi
+wait "$killing" || { cat target/kill-test.log; fail "a run was lost, or did not go on to the same bits"; }
+cat target/kill-test.log
 
+if [[ -x target/native-test/bireal_cuda_tests ]]; then
   step "reference cases on the CUDA backend, emulated"
   # Races are looked for in the tests of the kernels; here they would take half as long again.
   printf '%s\n' java/test-resources/golden/*.json |

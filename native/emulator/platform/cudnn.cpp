@@ -241,20 +241,34 @@ std::vector<double> convolve(const Problem& p, const std::vector<float>& first, 
             // CUDNN_CONVOLUTION (mode 0) flips the filter.
             int64_t fr = o.mode == 0 ? wd[2] - 1 - r : r, fs = o.mode == 0 ? wd[3] - 1 - s : s;
             size_t w_at = size_t(((k * wd[1] + c) * wd[2] + fr) * wd[3] + fs);
+            // Columns j of y that see a column of x: w = j * stride + shift lies in it.
+            const int64_t stride = o.stride_w, shift = s * o.dilation_w - o.pad_w;
+            const int64_t begin = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
+            const int64_t end = std::min(yd[3], xd[3] > shift ? (xd[3] - shift + stride - 1) / stride : 0);
             double w_sum = 0;
             for (int64_t i = 0; i < yd[2]; ++i) {
-              int64_t h = i * o.stride_h - o.pad_h + r * o.dilation_h;
-              if (h < 0 || h >= xd[2]) continue;
-              for (int64_t j = 0; j < yd[3]; ++j) {
-                int64_t w = j * o.stride_w - o.pad_w + s * o.dilation_w;
-                if (w < 0 || w >= xd[3]) continue;
-                size_t x_at = size_t(((n * xd[1] + c) * xd[2] + h) * xd[3] + w);
-                size_t y_at = size_t(((n * yd[1] + k) * yd[2] + i) * yd[3] + j);
-                switch (p.pass) {
-                  case Pass::kForward: out[y_at] += double(first[x_at]) * double(second[w_at]); break;
-                  case Pass::kBackwardData: out[x_at] += double(first[w_at]) * double(second[y_at]); break;
-                  case Pass::kBackwardFilter: w_sum += double(first[x_at]) * double(second[y_at]); break;
+              const int64_t h = i * o.stride_h - o.pad_h + r * o.dilation_h;
+              if (h < 0 || h >= xd[2] || begin >= end) continue;
+              const size_t x_at = size_t(((n * xd[1] + c) * xd[2] + h) * xd[3] + begin * stride + shift);
+              const size_t y_at = size_t(((n * yd[1] + k) * yd[2] + i) * yd[3] + begin);
+              const int64_t columns = end - begin;
+              switch (p.pass) {
+                case Pass::kForward: {
+                  const double weight = second[w_at];
+                  for (int64_t j = 0; j < columns; ++j)
+                    out[y_at + size_t(j)] += double(first[x_at + size_t(j * stride)]) * weight;
+                  break;
                 }
+                case Pass::kBackwardData: {
+                  const double weight = first[w_at];
+                  for (int64_t j = 0; j < columns; ++j)
+                    out[x_at + size_t(j * stride)] += weight * double(second[y_at + size_t(j)]);
+                  break;
+                }
+                case Pass::kBackwardFilter:
+                  for (int64_t j = 0; j < columns; ++j)
+                    w_sum += double(first[x_at + size_t(j * stride)]) * double(second[y_at + size_t(j)]);
+                  break;
               }
             }
             if (p.pass == Pass::kBackwardFilter) out[w_at] += w_sum;

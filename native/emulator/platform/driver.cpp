@@ -219,6 +219,10 @@ Work memset_work(Driver& d, const char* name, uint64_t address, uint32_t value, 
   work.run = [target, value, count, width](Execution& e) {
     e.write(target.range, "target");
     auto* to = reinterpret_cast<unsigned char*>(target.range.address);
+    if (width == 1 || value == 0) {
+      std::memset(to, int(value & 0xff), size_t(count) * size_t(width));
+      return;
+    }
     for (uint64_t i = 0; i < count; ++i) std::memcpy(to + i * uint64_t(width), &value, size_t(width));
   };
   return work;

@@ -62,51 +62,53 @@ inline bool ordered(const Warp& warp, uint32_t thread, const AccessRecord& r) {
   return false;
 }
 
-/// Checks one granule and records the access. `who` gets the thread that it conflicts with.
-inline bool conflict(Warp& warp, uint32_t thread, AccessCell& cell, AccessKind kind, bool shared, AccessRecord* who) {
-  Block& block = *warp.block;
-  block.recorded = true;
-  bool writes = kind == AccessKind::kWrite || kind == AccessKind::kAtomic;
-  bool atomic = kind == AccessKind::kAtomic || kind == AccessKind::kStrongRead;
-  AccessRecord now;
-  now.block = block.serial;
-  now.stamp = block.tick << 11 | (atomic ? AccessRecord::kAtomic : 0u) | thread;
-  if (!writes && cell.writer.block == 0) {  // nobody writes what is only read
-    AccessRecord& again =
-        cell.readers[1].block == now.block && cell.readers[1].stamp == now.stamp ? cell.readers[1] : cell.readers[0];
-    if (again.block == now.block && again.stamp == now.stamp) return false;
+/// Keeps two readers that differ as much as can be: another block, else another warp, else another thread.
+inline void remember_reader(AccessCell& cell, AccessRecord now, uint64_t floor) {
+  AccessRecord &first = cell.readers[0], &second = cell.readers[1];
+  if (first.key() < floor || (first.block == now.block && first.who() == now.who())) {
+    first = now;
+    return;
   }
-  auto exists = [&](const AccessRecord& r) { return r.block != 0 && (!shared || r.block == block.serial); };
-  bool bad = false;
-  if (exists(cell.writer) && !(atomic && cell.writer.atomic()) && !ordered(warp, thread, cell.writer)) {
-    *who = cell.writer;
-    bad = true;
-  }
-  if (writes) {
-    for (AccessRecord& r : cell.readers) {
-      if (!bad && exists(r) && !(atomic && r.atomic()) && !ordered(warp, thread, r)) {
-        *who = r;
-        bad = true;
-      }
-      r.block = 0;
-    }
-    cell.writer = now;
+  auto distance = [&](const AccessRecord& r) {
+    return r.block != first.block ? 3 : r.thread() / kLanes != first.thread() / kLanes ? 2 : r.thread() != first.thread() ? 1 : 0;
+  };
+  if (second.key() < floor || distance(now) >= distance(second)) second = now;
+}
+
+/// Checks one granule that somebody else touched and records the access. `who` gets the thread that it conflicts with. `floor`:
+/// the key of the oldest access that counts: in shared memory those before the block's last barrier do not, in global memory all
+/// do.
+bool conflict(Warp& warp, AccessRecord now, AccessCell& cell, bool writes, uint64_t floor, AccessRecord* who) {
+  auto unordered = [&](const AccessRecord& r) {
+    return r.key() >= floor && !(now.atomic() && r.atomic()) && !ordered(warp, now.thread(), r);
+  };
+  bool bad = unordered(cell.writer);
+  if (bad) *who = cell.writer;
+  if (!writes) {
+    remember_reader(cell, now, floor);
     return bad;
   }
-  // Keep two readers that differ as much as can be: another block, else another warp, else another thread.
-  AccessRecord &first = cell.readers[0], &second = cell.readers[1];
-  if (!exists(first) || (first.block == now.block && first.thread() == thread && first.atomic() == atomic)) {
-    first = now;
-  } else {
-    auto distance = [&](const AccessRecord& r) {
-      return r.block != first.block                           ? 3
-             : r.thread() / kLanes != first.thread() / kLanes ? 2
-             : r.thread() != first.thread()                   ? 1
-                                                              : 0;
-    };
-    if (!exists(second) || distance(now) >= distance(second)) second = now;
+  for (AccessRecord& r : cell.readers) {
+    if (!bad && unordered(r)) {
+      *who = r;
+      bad = true;
+    }
+    r = {};
   }
+  cell.writer = now;
   return bad;
+}
+
+/// Most granules hold nothing that the access could conflict with: it is recorded. False: conflict() has to look.
+inline bool nothing_to_order(AccessCell& cell, AccessRecord now, bool writes, uint64_t floor) {
+  if (cell.writer.key() >= floor) return false;
+  if (!writes) {
+    remember_reader(cell, now, floor);
+    return true;
+  }
+  if (cell.readers[0].key() >= floor || cell.readers[1].key() >= floor) return false;
+  cell.writer = now;
+  return true;
 }
 
 std::string other_access(const Warp& warp, const AccessRecord& r) {
@@ -119,31 +121,70 @@ std::string other_access(const Warp& warp, const AccessRecord& r) {
   return "thread " + dims(thread_index(launch, r.thread())) + " of block " + dims(id);
 }
 
-/// Are all `bytes` (a power of two, up to 32) of a byte map 1?
-inline bool all_known(const uint8_t* known, uint32_t bytes) {
-  if (bytes == 4) {
-    uint32_t four;
-    std::memcpy(&four, known, 4);
-    return four == 0x01010101u;
+/// Lanes of `mask` whose bytes in the map are not all 1: of kWords words of type W each.
+template <class W, int kWords>
+uint32_t unknown_of(const uint8_t* map, const uint64_t* at, uint32_t mask) {
+  constexpr W kOnes = W(~W(0)) / 255;  // 0x0101...
+  auto word = [&](int lane, int i) {
+    W w;
+    std::memcpy(&w, map + at[lane] + size_t(i) * sizeof(W), sizeof w);
+    return w;
+  };
+  W all = kOnes;  // a byte of the map is 0 or 1
+  for_lanes(mask, [&](int lane) {
+    for (int i = 0; i < kWords; ++i) all = W(all & word(lane, i));
+  });
+  if (all == kOnes) return 0;
+  uint32_t unknown = 0;
+  for_lanes(mask, [&](int lane) {
+    for (int i = 0; i < kWords; ++i) unknown |= uint32_t(word(lane, i) != kOnes) << lane;
+  });
+  return unknown;
+}
+uint32_t unknown_lanes(const uint8_t* map, const uint64_t* at, uint32_t mask, uint32_t bytes) {
+  switch (bytes) {
+    case 1: return unknown_of<uint8_t, 1>(map, at, mask);
+    case 2: return unknown_of<uint16_t, 1>(map, at, mask);
+    case 4: return unknown_of<uint32_t, 1>(map, at, mask);
+    case 8: return unknown_of<uint64_t, 1>(map, at, mask);
+    case 16: return unknown_of<uint64_t, 2>(map, at, mask);
+    default: return unknown_of<uint64_t, 4>(map, at, mask);
   }
-  for (uint32_t i = 0; i < bytes; ++i)
-    if (known[i] != 1) return false;
-  return true;
+}
+
+template <int kBytes>
+void mark_of(uint8_t* map, const uint64_t* at, uint32_t mask) {
+  for_lanes(mask, [&](int lane) { std::memset(map + at[lane], 1, kBytes); });
+}
+/// Sets those bytes of the map to 1.
+void mark_lanes(uint8_t* map, const uint64_t* at, uint32_t mask, uint32_t bytes) {
+  switch (bytes) {
+    case 1: return mark_of<1>(map, at, mask);
+    case 2: return mark_of<2>(map, at, mask);
+    case 4: return mark_of<4>(map, at, mask);
+    case 8: return mark_of<8>(map, at, mask);
+    case 16: return mark_of<16>(map, at, mask);
+    default: return mark_of<32>(map, at, mask);
+  }
+}
+
+/// The largest address of the lanes.
+uint64_t highest(const uint64_t* address, uint32_t mask) {
+  uint64_t high = 0;
+  for_lanes(mask, [&](int lane) { high = std::max(high, address[lane]); });
+  return high;
 }
 
 bool is_write(AccessKind kind) { return kind == AccessKind::kWrite || kind == AccessKind::kAtomic; }
 
 /// Lanes in the order in which they act.
 template <class F>
-inline void in_order(const Launch& launch, uint32_t mask, F&& f) {
-  if (!launch.options->reverse) {
-    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
-  } else {
-    while (mask) {
-      int lane = 31 - __builtin_clz(mask);
-      f(lane);
-      mask &= ~(1u << lane);
-    }
+inline __attribute__((always_inline)) void in_order(const Launch& launch, uint32_t mask, F&& f) {
+  const bool reverse = launch.options->reverse;
+  while (mask) {
+    int lane = reverse ? 31 - __builtin_clz(mask) : __builtin_ctz(mask);
+    mask &= ~(1u << lane);
+    f(lane);
   }
 }
 
@@ -192,90 +233,6 @@ inline Page& page_of(Launch& launch, Region& region, uint64_t address) {
   return *page;
 }
 
-/// Sectors of one warp instruction: distinct ones, and the fewest that could hold its distinct bytes.
-void count_sectors(InstructionCounts& counts, uint32_t mask, const uint64_t* address, uint32_t bytes) {
-  counts.global_warps += 1;
-  if (mask == kAllLanes) {  // consecutive lanes at consecutive addresses, or all at one: no need to sort
-    uint64_t first = address[0], together = 0, apart = 0;
-    for (uint64_t lane = 0; lane < kLanes; ++lane) {
-      together |= address[lane] ^ first;
-      apart |= address[lane] ^ (first + lane * bytes);
-    }
-    if (together == 0 || apart == 0) {
-      uint64_t span = together == 0 ? bytes : uint64_t(bytes) * kLanes;
-      counts.bytes += uint64_t(bytes) * kLanes;
-      counts.sectors += (first + span - 1) / kSectorBytes - first / kSectorBytes + 1;
-      counts.sectors_ideal += (span + kSectorBytes - 1) / kSectorBytes;
-      return;
-    }
-  }
-  uint64_t starts[kLanes];
-  int n = 0;
-  bool ascending = true;
-  for (; mask; mask &= mask - 1) {
-    uint64_t a = address[__builtin_ctz(mask)];
-    if (n && a < starts[n - 1]) ascending = false;
-    starts[n++] = a;
-  }
-  if (!ascending) std::sort(starts, starts + n);
-  uint64_t sectors = 0, distinct = 0, last = ~0ull, previous = ~0ull;
-  for (int i = 0; i < n; ++i) {
-    if (starts[i] == previous) continue;
-    previous = starts[i];
-    ++distinct;
-    uint64_t sector = starts[i] / kSectorBytes;  // an aligned access of up to 16 bytes lies in one; of 32 bytes too
-    if (sector != last) ++sectors;
-    last = sector;
-  }
-  counts.bytes += uint64_t(n) * bytes;
-  counts.sectors += sectors;
-  counts.sectors_ideal += (distinct * bytes + kSectorBytes - 1) / kSectorBytes;
-}
-
-/// Wavefronts of one warp instruction: 32 lanes of 4 bytes, 16 of 8, 8 of 16 at a time; each as often as the worst bank has
-/// words.
-void count_banks(InstructionCounts& counts, uint32_t mask, const uint64_t* offset, uint32_t bytes) {
-  counts.shared_warps += 1;
-  if (mask == kAllLanes && bytes <= 4) {
-    uint64_t first = offset[0], together = 0, apart = 0;
-    for (uint64_t lane = 0; lane < kLanes; ++lane) {
-      together |= offset[lane] ^ first;
-      apart |= offset[lane] ^ (first + lane * bytes);
-    }
-    if (together == 0 || apart == 0) {
-      counts.wavefronts += 1;
-      counts.wavefronts_ideal += 1;
-      counts.worst_degree = std::max(counts.worst_degree, 1u);
-      return;
-    }
-  }
-  int lanes_at_once = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
-  uint32_t words = bytes <= 4 ? 1 : bytes / 4;
-  for (int from = 0; from < kLanes; from += lanes_at_once) {
-    uint32_t part = mask & (lanes_at_once == 32 ? kAllLanes : ((1u << lanes_at_once) - 1) << from);
-    if (!part) continue;
-    counts.wavefronts_ideal += 1;
-    uint64_t seen[32][kLanes];
-    uint8_t count[32] = {};
-    uint32_t worst = 1;
-    for (uint32_t m = part; m; m &= m - 1) {
-      uint64_t word = offset[__builtin_ctz(m)] / 4;
-      for (uint32_t w = 0; w < words; ++w, ++word) {
-        uint32_t bank = uint32_t(word & 31);
-        uint64_t* s = seen[bank];
-        uint32_t k = 0;
-        while (k < count[bank] && s[k] != word) ++k;
-        if (k == count[bank]) {
-          s[k] = word;
-          worst = std::max<uint32_t>(worst, ++count[bank]);
-        }
-      }
-    }
-    counts.wavefronts += worst;
-    counts.worst_degree = std::max(counts.worst_degree, worst);
-  }
-}
-
 }  // namespace
 
 const char* check_name(Check check) {
@@ -312,131 +269,202 @@ void find(const Warp& warp, const Instruction& in, int lane, Check check, const 
   if (launch.reported.emplace(check, place.file, line).second) launch.options->report(describe(warp, in, lane, check, what));
 }
 
+namespace {
+
+/// Lanes that read the same bytes as two lanes before them: they add nothing that a race could be found by (see AccessCell).
+uint32_t without_repeats(const uint64_t* address, uint32_t mask) {
+  uint64_t previous = ~0ull;
+  int repeats = 0;
+  for_lanes(mask, [&](int lane) {
+    repeats = address[lane] == previous ? repeats + 1 : 0;
+    previous = address[lane];
+    if (repeats >= 2) mask &= ~(1u << lane);
+  });
+  return mask;
+}
+
+/// The record of the warp's lane 0; the others' stamps are larger by their lane.
+AccessRecord record_of(const Warp& warp, AccessKind kind) {
+  bool atomic = kind == AccessKind::kAtomic || kind == AccessKind::kStrongRead;
+  AccessRecord now;
+  now.block = warp.block->serial;
+  now.stamp = warp.block->tick << 11 | (atomic ? AccessRecord::kAtomic : 0u) | uint32_t(warp.thread(0));
+  return now;
+}
+
+/// Happens-before of what lies in one region. `offset` counts from its first byte.
+void check_global_races(Warp& warp, const Instruction& in, uint32_t mask, Region& region, const uint64_t* offset, uint32_t bytes,
+                        AccessKind kind) {
+  Launch& launch = *warp.launch;
+  const int shift = __builtin_ctz(launch.code->global_granule);
+  const uint64_t any_block = 1ull << 32;
+  const bool write = is_write(kind);
+  warp.block->recorded = true;
+  const AccessRecord first = record_of(warp, kind);
+  uint64_t page_number = ~0ull;
+  Page* page = nullptr;
+  in_order(launch, write ? mask : without_repeats(offset, mask), [&](int lane) {
+    uint64_t a = region.allocation.address + offset[lane];
+    if (a / kPageBytes != page_number) {
+      page_number = a / kPageBytes;
+      page = &page_of(launch, region, a);
+    }
+    AccessRecord now = first;
+    now.stamp += uint32_t(lane);
+    uint32_t in_page = uint32_t(a % kPageBytes);
+    for (uint32_t g = in_page >> shift, last = (in_page + bytes - 1) >> shift; g <= last; ++g) {
+      AccessCell& cell = page->cells[g];
+      if (nothing_to_order(cell, now, write, any_block)) continue;
+      if (kind == AccessKind::kNonCoherentRead && cell.writer.block)
+        find(warp, in, lane, Check::kNonCoherentRead,
+             "read through a const __restrict__ pointer of global memory that " + other_access(warp, cell.writer) +
+                 " wrote in this launch");
+      AccessRecord who;
+      if (conflict(warp, now, cell, write, any_block, &who))
+        find(warp, in, lane, who.block != warp.block->serial ? Check::kBlockRace : Check::kGlobalRace,
+             access_text(bytes, write, "global") + " at byte " + std::to_string(offset[lane]) + " of an allocation of " +
+                 std::to_string(region.allocation.bytes) + " conflicts with " + other_access(warp, who));
+    }
+  });
+}
+
+/// What the launch touched, by granule.
+void mark_touched(Launch& launch, Region& region, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind) {
+  const int shift = __builtin_ctz(launch.code->global_granule);
+  uint64_t page_number = ~0ull;
+  Page* page = nullptr;
+  for_lanes(mask, [&](int lane) {
+    uint64_t a = region.allocation.address + offset[lane];
+    if (a / kPageBytes != page_number) {
+      page_number = a / kPageBytes;
+      page = &page_of(launch, region, a);
+    }
+    uint32_t in_page = uint32_t(a % kPageBytes), first = in_page >> shift, count = ((in_page + bytes - 1) >> shift) - first + 1;
+    uint64_t ones = (1ull << count) - 1;  // an aligned access of up to 32 bytes: at most 32 granules, all in one word
+    if (kind != AccessKind::kWrite) page->read[first / 64] |= ones << (first % 64);
+    if (is_write(kind)) page->written[first / 64] |= ones << (first % 64);
+  });
+}
+
+/// All lanes of `mask` are in `region`.
+void access_region(Warp& warp, const Instruction& in, uint32_t mask, Region& region, const uint64_t* address, uint32_t bytes,
+                   AccessKind kind) {
+  Launch& launch = *warp.launch;
+  const Allocation& allocation = region.allocation;
+  const bool write = is_write(kind);
+  uint64_t offset[kLanes];
+  for_lanes(mask, [&](int lane) { offset[lane] = address[lane] - allocation.address; });
+  auto place = [&](int lane) {
+    return access_text(bytes, write, "global") + " at byte " + std::to_string(offset[lane]) + " of an allocation of " +
+           std::to_string(allocation.bytes);
+  };
+  if (highest(offset, mask) + bytes > allocation.bytes)
+    in_order(launch, mask, [&](int lane) {
+      if (bytes > allocation.bytes - offset[lane]) fault(warp, in, lane, Check::kOutOfBounds, place(lane));
+    });
+  if (write && allocation.read_only) {
+    int lane = __builtin_ctz(mask);
+    fault(warp, in, lane, Check::kReadOnly, access_text(bytes, write, "read-only") + " at byte " + std::to_string(offset[lane]));
+  }
+  if (allocation.initialised) {
+    if (kind != AccessKind::kWrite)
+      if (uint32_t unknown = unknown_lanes(allocation.initialised, offset, mask, bytes))
+        in_order(launch, unknown,
+                 [&](int lane) { find(warp, in, lane, Check::kUninitialised, place(lane) + ", which nobody wrote"); });
+    if (write) mark_lanes(allocation.initialised, offset, mask, bytes);
+  }
+  mark_touched(launch, region, mask, offset, bytes, kind);
+  if (launch.cells_wanted) check_global_races(warp, in, mask, region, offset, bytes, kind);
+}
+
+void check_shared_races(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes,
+                        AccessKind kind) {
+  Launch& launch = *warp.launch;
+  Block& block = *warp.block;
+  const int shift = __builtin_ctz(launch.code->shared_granule);
+  const uint64_t floor = uint64_t(block.serial) << 32 | block.full_tick << 11;
+  const bool write = is_write(kind);
+  const AccessRecord first = record_of(warp, kind);
+  AccessCell* cells = block.shared_cells.data();
+  block.recorded = true;
+  in_order(launch, write ? mask : without_repeats(offset, mask), [&](int lane) {
+    AccessRecord now = first;
+    now.stamp += uint32_t(lane);
+    AccessCell *cell = cells + (offset[lane] >> shift), *end = cells + ((offset[lane] + bytes - 1) >> shift) + 1;
+    for (; cell != end; ++cell) {
+      if (nothing_to_order(*cell, now, write, floor)) continue;
+      AccessRecord who;
+      if (conflict(warp, now, *cell, write, floor, &who))
+        find(warp, in, lane, Check::kSharedRace,
+             access_text(bytes, write, "shared") + " at byte " + std::to_string(offset[lane]) + " conflicts with " +
+                 other_access(warp, who));
+    }
+  });
+}
+
+}  // namespace
+
 void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
                    uint8_t** host) {
   Launch& launch = *warp.launch;
-  bool write = is_write(kind);
-  check_alignment(warp, in, mask, address, bytes, write, "global");
+  check_alignment(warp, in, mask, address, bytes, is_write(kind), "global");
   size_t site = size_t(warp.current);
-  Region* region = launch.region_of_site[site];
-  Page* page = nullptr;
-  uint64_t page_number = ~0ull;
-  const uint32_t granule = launch.code->global_granule;
-  uint64_t previous = ~0ull;
-  int repeats = 0;
-  in_order(launch, mask, [&](int lane) {
+  Region*& region = launch.region_of_site[site];
+  for (uint32_t rest = mask; rest;) {
+    int lane = launch.options->reverse ? 31 - __builtin_clz(rest) : __builtin_ctz(rest);
     uint64_t a = address[lane];
-    if (!write && a == previous && ++repeats >= 2) {  // a third reader of the same bytes adds nothing: see AccessCell
-      host[lane] = reinterpret_cast<uint8_t*>(a);
-      return;
-    }
-    if (a != previous) repeats = 0;
-    previous = a;
     if (!region || a - region->allocation.address >= region->allocation.bytes) {
-      region = find_region(warp, a);
-      page_number = ~0ull;
-      if (!region)
+      Region* found = find_region(warp, a);
+      if (!found)
         fault(warp, in, lane, Check::kOutOfBounds,
-              access_text(bytes, write, "global") + " at " + hex(a) + ", which lies in no allocation");
-      launch.region_of_site[site] = region;
+              access_text(bytes, is_write(kind), "global") + " at " + hex(a) + ", which lies in no allocation");
+      region = found;
     }
-    const Allocation& allocation = region->allocation;
-    uint64_t offset = a - allocation.address;
-    if (bytes > allocation.bytes - offset)
-      fault(warp, in, lane, Check::kOutOfBounds,
-            access_text(bytes, write, "global") + " at byte " + std::to_string(offset) + " of an allocation of " +
-                std::to_string(allocation.bytes));
-    if (write && allocation.read_only)
-      fault(warp, in, lane, Check::kReadOnly, access_text(bytes, write, "read-only") + " at byte " + std::to_string(offset));
-    if (allocation.initialised) {
-      uint8_t* known = allocation.initialised + offset;
-      if (kind != AccessKind::kWrite) {
-        if (!all_known(known, bytes))
-          find(warp, in, lane, Check::kUninitialised,
-               access_text(bytes, write, "global") + " at byte " + std::to_string(offset) + " of an allocation of " +
-                   std::to_string(allocation.bytes) + ", which nobody wrote");
-      }
-      if (write) std::memset(known, 1, bytes);
-    }
-    if (a / kPageBytes != page_number) {
-      page_number = a / kPageBytes;
-      page = &page_of(launch, *region, a);
-    }
-    uint32_t in_page = uint32_t(a % kPageBytes), first = in_page / granule, last = (in_page + bytes - 1) / granule;
-    for (uint32_t g = first; g <= last; ++g) {
-      if (kind != AccessKind::kWrite) page->read[g / 64] |= 1ull << (g % 64);
-      if (write) page->written[g / 64] |= 1ull << (g % 64);
-    }
-    if (launch.cells_wanted) {
-      uint32_t thread = uint32_t(warp.thread(lane));
-      for (uint32_t g = first; g <= last; ++g) {
-        AccessCell& cell = page->cells[g];
-        if (kind == AccessKind::kNonCoherentRead && cell.writer.block)
-          find(warp, in, lane, Check::kNonCoherentRead,
-               "read through a const __restrict__ pointer of global memory that " + other_access(warp, cell.writer) +
-                   " wrote in this launch");
-        AccessRecord who;
-        if (conflict(warp, thread, cell, kind, false, &who)) {
-          bool blocks = who.block != warp.block->serial;
-          find(warp, in, lane, blocks ? Check::kBlockRace : Check::kGlobalRace,
-               access_text(bytes, write, "global") + " at byte " + std::to_string(offset) + " of an allocation of " +
-                   std::to_string(allocation.bytes) + " conflicts with " + other_access(warp, who));
-        }
-      }
-    }
-    host[lane] = reinterpret_cast<uint8_t*>(a);
-  });
-  count_sectors(launch.counts[site], mask, address, bytes);
+    uint64_t begin = region->allocation.address, size = region->allocation.bytes;
+    uint32_t inside = 0;
+    for_lanes(rest, [&](int l) { inside |= uint32_t(address[l] - begin < size) << l; });
+    access_region(warp, in, inside, *region, address, bytes, kind);
+    rest &= ~inside;
+  }
+  for_lanes(mask, [&](int lane) { host[lane] = reinterpret_cast<uint8_t*>(address[lane]); });
+  count_sectors(launch, site, mask, address, bytes);
+}
+
+void check_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
+                  uint8_t** host) {
+  Launch& launch = *warp.launch;
+  Block& block = *warp.block;
+  const bool write = is_write(kind);
+  check_alignment(warp, in, mask, offset, bytes, write, "shared");
+  const uint64_t size = block.shared.size();
+  auto place = [&](int lane) { return access_text(bytes, write, "shared") + " at byte " + std::to_string(offset[lane]); };
+  if (uint64_t high = highest(offset, mask); high >= size || bytes > size - high)
+    in_order(launch, mask, [&](int lane) {
+      if (offset[lane] >= size || bytes > size - offset[lane])
+        fault(warp, in, lane, Check::kOutOfBounds, place(lane) + " of " + std::to_string(size));
+    });
+  if (block.copies_in_flight)
+    in_order(launch, mask, [&](int lane) {
+      uint8_t pending = 0;
+      for (uint32_t i = 0; i < bytes; ++i) pending |= block.shared_pending[size_t(offset[lane] + i)];
+      if (pending)
+        find(warp, in, lane, Check::kAsyncCopy, place(lane) + " while a cp.async to it is in flight: a wait is missing");
+    });
+  uint8_t* known = block.shared_initialised.data();
+  if (kind != AccessKind::kWrite)
+    if (uint32_t unknown = unknown_lanes(known, offset, mask, bytes))
+      in_order(launch, unknown,
+               [&](int lane) { find(warp, in, lane, Check::kUninitialised, place(lane) + ", which nobody wrote"); });
+  if (write) mark_lanes(known, offset, mask, bytes);
+  if (launch.cells_wanted) check_shared_races(warp, in, mask, offset, bytes, kind);
+  uint8_t* shared = block.shared.data();
+  for_lanes(mask, [&](int lane) { host[lane] = shared + offset[lane]; });
 }
 
 void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
                    uint8_t** host) {
-  Launch& launch = *warp.launch;
-  Block& block = *warp.block;
-  bool write = is_write(kind);
-  check_alignment(warp, in, mask, offset, bytes, write, "shared");
-  const uint32_t granule = launch.code->shared_granule;
-  uint64_t size = block.shared.size(), previous = ~0ull;
-  int repeats = 0;
-  in_order(launch, mask, [&](int lane) {
-    uint64_t a = offset[lane];
-    if (!write && a == previous && ++repeats >= 2) {
-      host[lane] = &block.shared[size_t(a)];
-      return;
-    }
-    if (a != previous) repeats = 0;
-    previous = a;
-    if (a >= size || bytes > size - a)
-      fault(warp, in, lane, Check::kOutOfBounds,
-            access_text(bytes, write, "shared") + " at byte " + std::to_string(a) + " of " + std::to_string(size));
-    if (!block.shared_pending.empty()) {
-      uint8_t pending = 0;
-      for (uint32_t i = 0; i < bytes; ++i) pending |= block.shared_pending[size_t(a + i)];
-      if (pending)
-        find(warp, in, lane, Check::kAsyncCopy,
-             access_text(bytes, write, "shared") + " at byte " + std::to_string(a) +
-                 " while a cp.async to it is in flight: a wait is missing");
-    }
-    uint8_t* known = &block.shared_initialised[size_t(a)];
-    if (kind != AccessKind::kWrite) {
-      if (!all_known(known, bytes))
-        find(warp, in, lane, Check::kUninitialised,
-             access_text(bytes, write, "shared") + " at byte " + std::to_string(a) + ", which nobody wrote");
-    }
-    if (write) std::memset(known, 1, bytes);
-    if (launch.cells_wanted) {
-      uint32_t thread = uint32_t(warp.thread(lane));
-      for (uint64_t g = a / granule, end = (a + bytes - 1) / granule; g <= end; ++g) {
-        AccessRecord who;
-        if (conflict(warp, thread, block.shared_cells[size_t(g)], kind, true, &who))
-          find(warp, in, lane, Check::kSharedRace,
-               access_text(bytes, write, "shared") + " at byte " + std::to_string(a) + " conflicts with " +
-                   other_access(warp, who));
-      }
-    }
-    host[lane] = &block.shared[size_t(a)];
-  });
-  count_banks(launch.counts[size_t(warp.current)], mask, offset, bytes);
+  check_shared(warp, in, mask, offset, bytes, kind, host);
+  count_banks(*warp.launch, size_t(warp.current), mask, offset, bytes);
 }
 
 /// What was recorded so far gets an earlier tick than what follows.

@@ -45,7 +45,101 @@ std::string format(const char* pattern, A... values) {
   return text;
 }
 
+/// Sectors of lanes in any order.
+void sectors_of(Pattern& result, uint32_t mask, const uint64_t* address, uint32_t bytes) {
+  uint64_t starts[kLanes];
+  int n = 0;
+  bool ascending = true;
+  for (; mask; mask &= mask - 1) {
+    uint64_t a = address[__builtin_ctz(mask)];
+    if (n && a < starts[n - 1]) ascending = false;
+    starts[n++] = a;
+  }
+  if (!ascending) std::sort(starts, starts + n);
+  uint64_t distinct = 0, last = ~0ull, previous = ~0ull;
+  result.cost = 0;
+  for (int i = 0; i < n; ++i) {
+    if (starts[i] == previous) continue;
+    previous = starts[i];
+    ++distinct;
+    uint64_t sector = starts[i] / kSectorBytes;  // an aligned access of up to 16 bytes lies in one; of 32 bytes too
+    if (sector != last) ++result.cost;
+    last = sector;
+  }
+  result.ideal = (distinct * bytes + kSectorBytes - 1) / kSectorBytes;
+}
+
+void banks_of(Pattern& result, uint32_t mask, const uint64_t* offset, uint32_t bytes) {
+  int lanes_at_once = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
+  uint32_t words = bytes <= 4 ? 1 : bytes / 4;
+  result.cost = result.ideal = result.worst_degree = 0;
+  for (int from = 0; from < kLanes; from += lanes_at_once) {
+    uint32_t part = mask & (lanes_at_once == 32 ? kAllLanes : ((1u << lanes_at_once) - 1) << from);
+    if (!part) continue;
+    result.ideal += 1;
+    uint64_t seen[32][kLanes];
+    uint8_t count[32] = {};
+    uint32_t worst = 1;
+    for (uint32_t m = part; m; m &= m - 1) {
+      uint64_t word = offset[__builtin_ctz(m)] / 4;
+      for (uint32_t w = 0; w < words; ++w, ++word) {
+        uint32_t bank = uint32_t(word & 31);
+        uint64_t* s = seen[bank];
+        uint32_t k = 0;
+        while (k < count[bank] && s[k] != word) ++k;
+        if (k == count[bank]) {
+          s[k] = word;
+          worst = std::max<uint32_t>(worst, ++count[bank]);
+        }
+      }
+    }
+    result.cost += worst;
+    result.worst_degree = std::max(result.worst_degree, worst);
+  }
+}
+
+/// The pattern of these addresses: the instruction's last one where they lie as they lay then, else made by `count` in its place.
+template <class Count>
+const Pattern& pattern_of(Launch& launch, int32_t& index, uint32_t mask, const uint64_t* address, uint32_t bytes, uint64_t unit,
+                          Count count) {
+  uint64_t first = address[__builtin_ctz(mask)], phase = first % unit;
+  if (index < 0) {
+    index = int32_t(launch.patterns.size());
+    launch.patterns.emplace_back();
+  }
+  Pattern& pattern = launch.patterns[size_t(index)];
+  if (pattern.mask == mask && pattern.bytes == bytes && pattern.phase == phase) {
+    uint64_t differ = 0;
+    for_lanes(mask, [&](int lane) { differ |= (address[lane] - first) ^ pattern.relative[lane]; });
+    if (differ == 0) return pattern;
+  }
+  pattern.mask = mask;
+  pattern.bytes = bytes;
+  pattern.phase = phase;
+  for_lanes(mask, [&](int lane) { pattern.relative[lane] = address[lane] - first; });
+  count(pattern, mask, address, bytes);
+  return pattern;
+}
+
 }  // namespace
+
+void count_sectors(Launch& launch, size_t site, uint32_t mask, const uint64_t* address, uint32_t bytes) {
+  InstructionCounts& counts = launch.counts[site];
+  const Pattern& pattern = pattern_of(launch, counts.sector_pattern, mask, address, bytes, kSectorBytes, sectors_of);
+  counts.global_warps += 1;
+  counts.bytes += uint64_t(__builtin_popcount(mask)) * bytes;
+  counts.sectors += pattern.cost;
+  counts.sectors_ideal += pattern.ideal;
+}
+
+void count_banks(Launch& launch, size_t site, uint32_t mask, const uint64_t* offset, uint32_t bytes) {
+  InstructionCounts& counts = launch.counts[site];
+  const Pattern& pattern = pattern_of(launch, counts.bank_pattern, mask, offset, bytes, 4, banks_of);
+  counts.shared_warps += 1;
+  counts.wavefronts += pattern.cost;
+  counts.wavefronts_ideal += pattern.ideal;
+  counts.worst_degree = std::max(counts.worst_degree, pattern.worst_degree);
+}
 
 const char* instruction_class_name(InstructionClass c) {
   static const char* const names[] = {"integer",     "float",        "special",     "convert",      "move",       "control",

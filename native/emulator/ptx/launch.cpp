@@ -235,6 +235,7 @@ void run_block(Launch& launch, Block& block) {
   std::fill(block.shared.begin(), block.shared.end(), uint8_t(0xCD));
   std::fill(block.shared_initialised.begin(), block.shared_initialised.end(), uint8_t(0));
   std::fill(block.shared_pending.begin(), block.shared_pending.end(), uint8_t(0));
+  block.copies_in_flight = 0;
   for (;;) {
     bool ran = false;
     size_t n = block.warps.size();

@@ -78,14 +78,17 @@ struct Warp {
   int thread(int lane) const { return index * kLanes + lane; }
 };
 
-/// Who touched a granule of memory, and when: block (serial number + 1; 0 = nobody), and tick, thread and kind in one word.
+/// Who touched a granule of memory, and when: block (serial number, from 1; 0 = nobody), and tick, thread and kind in one word.
 struct AccessRecord {
-  uint32_t block = 0, stamp = 0;
+  uint32_t stamp = 0, block = 0;
   static constexpr uint32_t kAtomic = 1u << 10;
   static constexpr uint32_t kTickLimit = 1u << 21;
   uint32_t thread() const { return stamp & 1023u; }
   bool atomic() const { return stamp & kAtomic; }
+  uint32_t who() const { return stamp & 2047u; }  ///< thread and kind
   uint32_t tick() const { return stamp >> 11; }
+  /// Later blocks, and later ticks of a block, have larger ones.
+  uint64_t key() const { return uint64_t(block) << 32 | stamp; }
 };
 
 /// The last writer of a granule and two of its readers since, as different as could be had.
@@ -112,7 +115,8 @@ struct Block {
   std::vector<uint8_t> shared;
   std::vector<uint8_t> shared_initialised;  ///< by byte
   std::vector<uint8_t> shared_pending;      ///< by byte: a cp.async is in flight
-  std::vector<AccessCell> shared_cells;     ///< by granule
+  uint32_t copies_in_flight = 0;
+  std::vector<AccessCell> shared_cells;  ///< by granule
   std::vector<Warp> warps;
   BarrierState barriers[16];
   uint32_t tick = 1, full_tick = 0;
@@ -128,6 +132,16 @@ struct InstructionCounts {
   uint64_t bytes = 0, sectors = 0, sectors_ideal = 0;  ///< global
   uint64_t global_warps = 0;
   uint64_t wavefronts = 0, wavefronts_ideal = 0, shared_warps = 0;  ///< shared
+  uint32_t worst_degree = 0;
+  int32_t sector_pattern = -1, bank_pattern = -1;  ///< indices into Launch::patterns
+};
+
+/// What one warp instruction cost, and for which addresses.
+struct Pattern {
+  uint32_t mask = 0, bytes = 0;
+  uint64_t phase = 0;         ///< of the first lane's address in a sector, or in a bank's word
+  uint64_t relative[kLanes];  ///< addresses of the lanes from the first one's on
+  uint64_t cost = 0, ideal = 0;
   uint32_t worst_degree = 0;
 };
 
@@ -164,6 +178,7 @@ struct Launch {
   std::vector<std::unique_ptr<Region>> regions;
   std::vector<Region*> region_of_site;  ///< the last one that an instruction touched
   std::vector<InstructionCounts> counts;
+  std::vector<Pattern> patterns;
   std::vector<Released> released;
   std::set<std::tuple<Check, int, int>> reported;
   uint64_t executed = 0;
@@ -186,7 +201,10 @@ enum class AccessKind : uint8_t { kRead, kWrite, kAtomic, kStrongRead, kNonCoher
 /// where each lane's bytes lie. The caller stores after that.
 void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
                    uint8_t** host);
-/// As above for offsets into shared memory; counts bank conflicts.
+/// As above for offsets into shared memory, without counting.
+void check_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
+                  uint8_t** host);
+/// The same, and counts bank conflicts.
 void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
                    uint8_t** host);
 /// A full barrier of the block, a barrier of some warps, a synchronisation of some lanes of one warp: what came before is ordered
@@ -196,6 +214,17 @@ void order_warps(Launch& launch, Block& block, uint32_t warps);
 void order_lanes(Warp& warp, uint32_t lanes);
 /// An atomic on `address` by a thread that executed a fence releases what it did, and acquires what others released there.
 void release_acquire(Warp& warp, int lane, uint64_t address);
+
+// ---- counters (counters.cpp)
+
+/// Sectors of one warp instruction: distinct ones, and the fewest that could hold its distinct bytes.
+void count_sectors(Launch& launch, size_t site, uint32_t mask, const uint64_t* address, uint32_t bytes);
+/// Wavefronts of one warp instruction: 32 lanes of 4 bytes, 16 of 8, 8 of 16 at a time; each as often as the worst bank has
+/// words.
+void count_banks(Launch& launch, size_t site, uint32_t mask, const uint64_t* offset, uint32_t bytes);
+Counters collect(const Launch& launch);
+/// Calls Options::touched for each run of bytes.
+void report_touched(const Launch& launch);
 
 // ---- warp-synchronous instructions (ops_warp.cpp, ops_tensor.cpp, ops_memory.cpp)
 
@@ -219,10 +248,5 @@ void trap(Warp& warp, const Instruction& in, uint32_t mask);
 void nothing(Warp&, const Instruction&, uint32_t);
 
 }  // namespace control_flow
-
-// ---- counters (counters.cpp)
-Counters collect(const Launch& launch);
-/// Calls Options::touched for each run of bytes.
-void report_touched(const Launch& launch);
 
 }  // namespace bireal::ptx

@@ -29,7 +29,7 @@ void access_local(Warp& warp, const Instruction& in, uint32_t mask, const uint64
   uint64_t size = warp.launch->kernel->local_bytes;
   for_lanes(mask, [&](int lane) {
     uint64_t a = offset[lane];
-    if (a % bytes)
+    if (a & (bytes - 1))
       fault(warp, in, lane, Check::kMisaligned,
             "access of " + std::to_string(bytes) + " bytes of local memory" + at_byte(a, size));
     if (a >= size || bytes > size - a)
@@ -45,7 +45,7 @@ void access_parameter(Warp& warp, const Instruction& in, uint32_t mask, const ui
   for_lanes(mask, [&](int lane) {
     uint64_t a = offset[lane];
     if (write) fault(warp, in, lane, Check::kReadOnly, "write to a kernel parameter");
-    if (a % bytes)
+    if (a & (bytes - 1))
       fault(warp, in, lane, Check::kMisaligned,
             "read of " + std::to_string(bytes) + " bytes of the parameters" + at_byte(a, size));
     if (a >= size || bytes > size - a)
@@ -272,6 +272,7 @@ void async_copy(Warp& warp, const Instruction& in, uint32_t mask) {
     // nothing has arrived yet: whoever looks now sees garbage, and the check says so
     std::memset(host_to[lane], 0xCD, in.bytes);
     std::memset(&warp.block->shared_pending[copy.shared_offset], 1, in.bytes);
+    ++warp.block->copies_in_flight;
   });
 }
 
@@ -405,13 +406,12 @@ void finish_async_copies(Warp& warp, const Instruction& in, int lane, uint32_t k
       continue;
     }
     std::memset(&block.shared_pending[copy.shared_offset], 0, copy.bytes);
-    // the write happens here, for the checks too: readers need a barrier after the wait
+    --block.copies_in_flight;
+    // the write happens here, for the checks too: readers need a barrier after the wait; it was counted when it was issued
     uint64_t to[kLanes];
     uint8_t* host[kLanes];
     to[lane] = copy.shared_offset;
-    InstructionCounts before = warp.launch->counts[size_t(warp.current)];
-    access_shared(warp, in, 1u << lane, to, copy.bytes, AccessKind::kWrite, host);
-    warp.launch->counts[size_t(warp.current)] = before;  // counted when it was issued
+    check_shared(warp, in, 1u << lane, to, copy.bytes, AccessKind::kWrite, host);
     std::memcpy(host[lane], copy.data, copy.bytes);
   }
   copies.pending.resize(kept);

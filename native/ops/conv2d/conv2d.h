@@ -11,10 +11,10 @@
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
 //           In fwd and bwd_weight of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows
 //           beside the image too, a dy of it at the border makes NaN of taps that lie beside the image there. By Winograd's
-//           algorithm an input of Inf or NaN makes all 4 pixels of a tile NaN, and a weight of it all pixels
+//           algorithm an input of Inf or NaN makes all 16 pixels of a tile NaN, and a weight of it all pixels
 // Order     fixed slices of the batch, each on one thread, slice results added in order: the same bits for any thread count;
-//           against the reference within (terms + 4) * 2^-24 * sum|terms|, by Winograd's algorithm within (R*stride*C + 20) *
-//           2^-24 * sum |A| (|B| |x|) (|G| |w|)
+//           against the reference within (terms + 4) * 2^-24 * sum|terms|, by Winograd's algorithm within (stride^2*C + 28)
+//           * 2^-24 * sum |A| (|B| |x| |B|^T) (|G| |w| |G|^T) |A|^T
 // Throws    InvalidArgument from plan() (shape, or oneDNN offers only a kernel that it names "ref"); DeviceError if oneDNN fails
 // Source    PyTorch conv2d; library: oneDNN 3.11
 #pragma once

@@ -56,13 +56,15 @@ constexpr int64_t kMostDirectChannels = 4;
 constexpr int64_t kTaskRows = 8;
 int64_t staged_rows(const Conv2dShape& s) { return (kTaskRows - 1) * s.stride + s.R; }
 
-/// `rows` rows of an image from `first` on, each with zeros at its sides up to `pitch` floats; those outside the image are not
-/// looked at.
-void stage(float* out, const float* image, const Conv2dShape& s, int64_t first, int64_t rows, int64_t pitch) {
-  const int64_t side = std::min(pitch, s.pad * s.C), row_floats = std::min(pitch - side, s.W * s.C);
+/// `rows` rows of an image from `first` on, each behind `side` zeros and with zeros up to `pitch` floats; rows outside the image
+/// are zeros.
+void stage(float* out, const float* image, const Conv2dShape& s, int64_t first, int64_t rows, int64_t side, int64_t pitch) {
+  side = std::min(pitch, side);
+  const int64_t row_floats = std::min(pitch - side, s.W * s.C);
   for (int64_t h = first; h < first + rows; ++h, out += pitch) {
-    if (h < 0 || h >= s.H) continue;
-    std::fill(out, out + side, 0.0f);
+    const bool inside = h >= 0 && h < s.H;
+    std::fill(out, inside ? out + side : out + pitch, 0.0f);
+    if (!inside) continue;
     std::memcpy(out + side, image + h * s.W * s.C, size_t(row_floats) * sizeof(float));
     std::fill(out + side + row_floats, out + pitch, 0.0f);
   }
@@ -99,7 +101,7 @@ class DirectConv {
     each_task(context, s_, n, [&](int worker, int64_t image, int64_t begin, int64_t end) {
       float* staged = reinterpret_cast<float*>(static_cast<char*>(workspace) + weight_bytes_ + worker * staged_bytes_);
       const int64_t first = begin * s_.stride - s_.pad;
-      stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, pitch_);
+      stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, s_.pad * s_.C, pitch_);
       for (int64_t p = begin; p < end; ++p) {
         const int64_t h = p * s_.stride - s_.pad;
         kernel_.run({staged + (h - first) * pitch_, pitch_, s_.stride * s_.C, s_.R, s_.S * s_.C, std::max<int64_t>(0, -h),
@@ -155,7 +157,7 @@ class DirectWeight {
       for (int64_t image = slice * images; image < std::min(n, (slice + 1) * images); ++image)
         for (int64_t begin = 0; begin < P; begin += kTaskRows) {
           const int64_t end = std::min(P, begin + kTaskRows), first = begin * s_.stride - s_.pad;
-          stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, pitch_);
+          stage(staged, x + image * s_.input_count(1), s_, first, (end - 1 - begin) * s_.stride + s_.R, s_.pad * s_.C, pitch_);
           for (int64_t p = begin; p < end; ++p) {
             const float* row = dy + (image * P + p) * Q * s_.K;
             for (int64_t q = 0; q < Q && row_bytes_ > 0; ++q) std::copy_n(row + q * s_.K, s_.K, padded + q * padded_K_);
@@ -187,18 +189,16 @@ class DirectWeight {
 class WinogradConv {
  public:
   static bool pays(const Conv2dShape& s) {
-    return s.C <= kMostDirectChannels && (s.S + s.stride - 1) / s.stride == Winograd4x4::kTaps;
+    return s.C <= kMostDirectChannels && (s.R + s.stride - 1) / s.stride == kTaps && (s.S + s.stride - 1) / s.stride == kTaps;
   }
 
   WinogradConv(Isa isa, const Conv2dShape& shape, int thread_count)
-      : kernel_(select_winograd(isa)),
-        s_(shape),
-        tiles_(shape.Q(), staged_rows(shape), shape.stride, shape.C),
-        thread_count_(thread_count) {
-    const int64_t padded_K = (s_.K + kernel_.block - 1) / kernel_.block * kernel_.block;
-    u_bytes_ = aligned64(padded_K * kPoints * terms() * int64_t(sizeof(float)));
+      : kernel_(select_winograd(isa)), s_(shape), tiles_(shape.Q(), shape.stride, shape.C), thread_count_(thread_count) {
+    const int64_t blocks = (s_.K + kernel_.block - 1) / kernel_.block, rows = tiles_.input_rows(kTaskRows);
+    u_bytes_ = aligned64(blocks * block_floats() * int64_t(sizeof(float)));
     v_bytes_ = aligned64(tiles_.v_floats() * int64_t(sizeof(float)));
-    worker_bytes_ = v_bytes_ + aligned64(tiles_.x_floats() * int64_t(sizeof(float)));
+    h_bytes_ = aligned64(rows * tiles_.row_floats() * int64_t(sizeof(float)));
+    worker_bytes_ = v_bytes_ + h_bytes_ + aligned64(tiles_.x_floats(rows) * int64_t(sizeof(float)));
   }
 
   const char* kernel_name() const { return kernel_.name; }
@@ -206,50 +206,62 @@ class WinogradConv {
 
   void run(Context& context, float* y, const float* x, const float* w, int64_t n, void* workspace) const {
     float* u = static_cast<float*>(workspace);
-    transform_weights(u, w);
-    const int64_t P = s_.P(), Q = s_.Q(), depth = tiles_.depth, block = kernel_.block;
+    context.parallel((s_.K + kernel_.block - 1) / kernel_.block, [&](int64_t block, int) { transform_weights(u, w, block); });
+    const int64_t P = s_.P(), Q = s_.Q(), row_zeros = kTaps * s_.stride - s_.R, column_zeros = kTaps * s_.stride - s_.S;
     each_task(context, s_, n, [&](int worker, int64_t image, int64_t begin, int64_t end) {
       char* own = static_cast<char*>(workspace) + u_bytes_ + worker * worker_bytes_;
-      float *v = reinterpret_cast<float*>(own), *staged = reinterpret_cast<float*>(own + v_bytes_);
-      const int64_t first = begin * s_.stride - s_.pad;
-      stage(staged, x + image * s_.input_count(1), s_, first, tiles_.rows, tiles_.x_pitch_floats);
-      kernel_.transform(tiles_, v, staged);
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t h = p * s_.stride - s_.pad, r_begin = std::max<int64_t>(0, -h), r_end = std::min(s_.R, s_.H - h);
-        kernel_.run({v + (h - first + r_begin) * depth, tiles_.point_floats(), tiles_.tile_floats(), tiles_.tiles,
-                     (r_end - r_begin) * depth, u + r_begin * depth * block, terms() * block, y + (image * P + p) * Q * s_.K, Q,
-                     s_.K});
-      }
+      float *v = reinterpret_cast<float*>(own), *h = reinterpret_cast<float*>(own + v_bytes_),
+            *staged = reinterpret_cast<float*>(own + v_bytes_ + h_bytes_);
+      const int64_t rows = tiles_.input_rows(end - begin);
+      stage(staged, x + image * s_.input_count(1), s_, begin * s_.stride - s_.pad - row_zeros, rows,
+            (s_.pad + column_zeros) * s_.C, tiles_.x_pitch_floats);
+      kernel_.transform(tiles_, h, staged, rows);
+      for (int64_t p = begin; p < end; p += kOutputs)
+        kernel_.run(tiles_, {h + (p - begin) * s_.stride * tiles_.row_floats(), v, u, row_zeros, column_zeros,
+                             y + (image * P + p) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
     });
   }
 
  private:
-  static constexpr int64_t kPoints = Winograd4x4::kPoints;
-  int64_t terms() const { return s_.R * tiles_.depth; }
+  static constexpr int64_t kTaps = Winograd4x4::kTaps, kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints;
+  static_assert(kTaskRows % kOutputs == 0);
+  int64_t block_floats() const { return kPoints * kPoints * s_.stride * tiles_.depth * kernel_.block; }
 
-  /// w [K,R,S,C] to u [padded K / block][point][R*stride*C][block].
-  void transform_weights(float* u, const float* w) const {
-    const int64_t block = kernel_.block, depth = tiles_.depth, row_floats = s_.S * s_.C;
-    std::memset(u, 0, size_t(u_bytes_));
-    for (int64_t k = 0; k < s_.K; ++k)
-      for (int64_t r = 0; r < s_.R; ++r, w += row_floats)
-        for (int64_t j = 0; j < depth; ++j) {
-          double taps[Winograd4x4::kTaps];
-          for (int64_t t = 0; t < Winograd4x4::kTaps; ++t) taps[t] = t * depth + j < row_floats ? w[t * depth + j] : 0.0;
-          float* to = u + (k / block * kPoints * terms() + r * depth + j) * block + k % block;
-          for (int64_t point = 0; point < kPoints; ++point, to += terms() * block) {
-            double sum = 0;
-            for (int64_t t = 0; t < Winograd4x4::kTaps; ++t) sum += kWinograd.G[point][t] * taps[t];
-            *to = float(sum);
+  /// w [K,R,S,C] to u [padded K / block][row point][column point][row phase][column phase][C][block].
+  void transform_weights(float* u, const float* w, int64_t block) const {
+    constexpr int64_t kMostBlock = 32;
+    const int64_t width = kernel_.block, k0 = block * width, filters = std::min(width, s_.K - k0), depth = tiles_.depth;
+    const int64_t row_zeros = kTaps * s_.stride - s_.R, column_zeros = (kTaps * s_.stride - s_.S) * s_.C;
+    u += block * block_floats();
+    for (int64_t row_phase = 0; row_phase < s_.stride; ++row_phase)
+      for (int64_t j = 0; j < depth; ++j, u += width) {
+        double lines[kTaps][kPoints][kMostBlock] = {};  // w G^T
+        for (int64_t t = 0; t < kTaps; ++t)
+          for (int64_t i = 0; i < kTaps; ++i) {
+            const int64_t r = t * s_.stride + row_phase - row_zeros, column = i * depth + j - column_zeros;
+            if (r < 0 || column < 0) continue;
+            for (int64_t k = 0; k < filters; ++k) {
+              const double tap = w[((k0 + k) * s_.R + r) * s_.S * s_.C + column];
+              for (int64_t point = 0; point < kPoints; ++point) lines[t][point][k] += kWinograd.G[point][i] * tap;
+            }
           }
-        }
+        for (int64_t row_point = 0; row_point < kPoints; ++row_point)
+          for (int64_t point = 0; point < kPoints; ++point) {
+            float* to = u + (row_point * kPoints + point) * s_.stride * depth * width;
+            for (int64_t k = 0; k < width; ++k) {
+              double sum = 0;
+              for (int64_t t = 0; t < kTaps; ++t) sum += kWinograd.G[row_point][t] * lines[t][point][k];
+              to[k] = float(sum);
+            }
+          }
+      }
   }
 
   const Conv2dWinogradKernel& kernel_;
   Conv2dShape s_;
   Conv2dWinogradTiles tiles_;
   int thread_count_;
-  int64_t u_bytes_, v_bytes_, worker_bytes_;
+  int64_t u_bytes_, v_bytes_, h_bytes_, worker_bytes_;
 };
 
 }  // namespace

@@ -25,10 +25,12 @@ static void run_weight_avx2(const Conv2dWeightRow& row) { conv2d_direct_weight_r
 
 const Conv2dDirectKernel conv2d_direct_avx2 = {"direct:avx2", Avx2::kVectors* Avx2::kLanes, run_avx2, run_weight_avx2};
 
-static void transform_avx2(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
-  conv2d_winograd_transform<Avx2>(tiles, v, x);
+static void transform_avx2(const Conv2dWinogradTiles& tiles, float* h, const float* x, int64_t rows) {
+  conv2d_winograd_transform<Avx2>(tiles, h, x, rows);
 }
-static void run_winograd_avx2(const Conv2dWinogradRow& row) { conv2d_winograd_row<Avx2>(row); }
+static void run_winograd_avx2(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
+  conv2d_winograd_row<Avx2>(tiles, row);
+}
 
 const Conv2dWinogradKernel conv2d_winograd_avx2 = {"winograd:avx2", Avx2::kVectors* Avx2::kLanes, transform_avx2,
                                                    run_winograd_avx2};

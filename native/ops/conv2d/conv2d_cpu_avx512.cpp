@@ -26,10 +26,12 @@ static void run_weight_avx512(const Conv2dWeightRow& row) { conv2d_direct_weight
 const Conv2dDirectKernel conv2d_direct_avx512 = {"direct:avx512", Avx512::kVectors* Avx512::kLanes, run_avx512,
                                                  run_weight_avx512};
 
-static void transform_avx512(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
-  conv2d_winograd_transform<Avx512>(tiles, v, x);
+static void transform_avx512(const Conv2dWinogradTiles& tiles, float* h, const float* x, int64_t rows) {
+  conv2d_winograd_transform<Avx512>(tiles, h, x, rows);
 }
-static void run_winograd_avx512(const Conv2dWinogradRow& row) { conv2d_winograd_row<Avx512>(row); }
+static void run_winograd_avx512(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
+  conv2d_winograd_row<Avx512>(tiles, row);
+}
 
 const Conv2dWinogradKernel conv2d_winograd_avx512 = {"winograd:avx512", Avx512::kVectors* Avx512::kLanes, transform_avx512,
                                                      run_winograd_avx512};

@@ -7,112 +7,178 @@ namespace bireal::cpu {
 
 static constexpr Winograd4x4 kWinograd;
 
+/// out[point] = B d, of d `pitch` floats apart.
 template <class Vec>
-BIREAL_INLINE void conv2d_winograd_transform(const Conv2dWinogradTiles& tiles, float* v, const float* x) {
+BIREAL_INLINE void conv2d_winograd_points(typename Vec::V (&out)[Winograd4x4::kPoints], const float* from, int64_t pitch) {
   using V = typename Vec::V;
-  enum { kPoints = Winograd4x4::kPoints };
-  const int64_t depth = tiles.depth, point_floats = tiles.point_floats();
-  for (int64_t tile = 0; tile < tiles.tiles; ++tile, x += Winograd4x4::kOutputs * depth, v += tiles.tile_floats())
-    for (int64_t row = 0; row < tiles.rows; ++row)
-      // A vector is phases and channels, which lie in sequence. The last may reach into the next row, which is written after it.
-      for (int64_t lane = 0; lane < depth; lane += Vec::kLanes) {
-        const float* from = x + row * tiles.x_pitch_floats + lane;
-        float* to = v + row * depth + lane;
-        V d[kPoints];
+  enum { kPairs = Winograd4x4::kPairs, kPoints = Winograd4x4::kPoints };
+  constexpr auto& B = kWinograd.B;
+  V d[kPoints];
 #pragma GCC unroll 8
-        for (int i = 0; i < kPoints; ++i) d[i] = Vec::load(from + i * depth);
-#pragma GCC unroll 8
-        for (int point = 0; point < kPoints; ++point) {
-          V sum = Vec::zero();
-#pragma GCC unroll 8
-          for (int i = 0; i < kPoints; ++i)
-            if (kWinograd.B[point][i] != 0) sum = Vec::multiply_add(Vec::all(kWinograd.B[point][i]), d[i], sum);
-          Vec::store(to + point * point_floats, sum);
-        }
-      }
+  for (int i = 0; i < kPoints; ++i) d[i] = Vec::load(from + i * pitch);
+  // Of point 0 x^6 + B4 x^4 + B2 x^2 + B0; of +p and -p (x +- p) (x^5 + B4 x^3 + B2 x).
+  V sum = Vec::multiply_add(Vec::all(B[0][4]), d[4], d[6]);
+  sum = Vec::multiply_add(Vec::all(B[0][2]), d[2], sum);
+  out[0] = Vec::multiply_add(Vec::all(B[0][0]), d[0], sum);
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    const int plus = 1 + 2 * pair, minus = plus + 1;
+    const V b4 = Vec::all(B[plus][4]), b2 = Vec::all(B[plus][2]);
+    const V even = Vec::multiply_add(b2, d[2], Vec::multiply_add(b4, d[4], d[6]));
+    const V odd = Vec::multiply_add(b2, d[1], Vec::multiply_add(b4, d[3], d[5]));
+    out[plus] = Vec::multiply_add(Vec::all(B[plus][5]), odd, even);
+    out[minus] = Vec::multiply_add(Vec::all(B[minus][5]), odd, even);
+  }
 }
 
-/// out[output] = A m over the points, `pitch` floats apart in m.
+/// out[output] = A m over the points, `pitch` floats apart.
 template <class Vec>
-BIREAL_INLINE void conv2d_winograd_outputs(typename Vec::V* out, const float* m, int64_t pitch) {
+BIREAL_INLINE void conv2d_winograd_outputs(typename Vec::V (&out)[Winograd4x4::kOutputs], const float* from, int64_t pitch) {
   using V = typename Vec::V;
-  enum { kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
-  const V m1 = Vec::load(m + pitch), m2 = Vec::load(m + 2 * pitch), m3 = Vec::load(m + 3 * pitch), m4 = Vec::load(m + 4 * pitch);
-  const V half = Vec::load(m + 5 * pitch);
+  enum { kOutputs = Winograd4x4::kOutputs, kPairs = Winograd4x4::kPairs };
   // +p and -p share |p|^k: their sum for even powers, their difference for odd ones.
-  const V one[2] = {m1 + m2, m1 - m2}, two[2] = {m3 + m4, m3 - m4};
+  V pairs[2][kPairs];
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    const V plus = Vec::load(from + (1 + 2 * pair) * pitch), minus = Vec::load(from + (2 + 2 * pair) * pitch);
+    pairs[0][pair] = plus + minus;
+    pairs[1][pair] = plus - minus;
+  }
 #pragma GCC unroll 4
   for (int k = 0; k < kOutputs; ++k) {
-    V sum = Vec::multiply_add(Vec::all(kWinograd.A[k][3]), two[k % 2], one[k % 2]);
-    sum = Vec::multiply_add(Vec::all(kWinograd.A[k][5]), half, sum);
-    if (k == 0) sum = sum + Vec::load(m);
-    if (k == kOutputs - 1) sum = sum + Vec::load(m + (kPoints - 1) * pitch);
+    V sum = k == 0 ? Vec::load(from) : Vec::zero();
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair)
+      if (kWinograd.unit[pair] == k) sum = pairs[k % 2][pair];
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair)
+      if (kWinograd.unit[pair] != k) sum = Vec::multiply_add(Vec::all(kWinograd.A[k][1 + 2 * pair]), pairs[k % 2][pair], sum);
     out[k] = sum;
   }
 }
 
-template <class Vec, int kTiles>
-BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradRow& row, const float* u, int64_t tile0, int64_t k0) {
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_transform(const Conv2dWinogradTiles& tiles, float* h, const float* x, int64_t rows) {
   using V = typename Vec::V;
-  enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes, kPoints = Winograd4x4::kPoints };
-  const int64_t Q = row.Q, K = row.K, terms = row.terms;
-  alignas(64) float m[kPoints][kTiles * kBlock];
-  for (int64_t point = 0; point < kPoints; ++point) {
-    V sum[kTiles][kVectors];
+  enum { kPoints = Winograd4x4::kPoints };
+  const int64_t depth = tiles.depth;
+  for (int64_t row = 0; row < rows; ++row, x += tiles.x_pitch_floats, h += tiles.row_floats())
+    for (int64_t tile = 0; tile < tiles.tiles; ++tile)
+      // A vector is phases and channels, which lie in sequence. The last may reach into the next tile, which is written after it.
+      for (int64_t lane = 0; lane < depth; lane += Vec::kLanes) {
+        V points[kPoints];
+        conv2d_winograd_points<Vec>(points, x + tile * Winograd4x4::kOutputs * depth + lane, depth);
+#pragma GCC unroll 8
+        for (int point = 0; point < kPoints; ++point)
+          Vec::store(h + point * tiles.plane_floats + tile * depth + lane, points[point]);
+      }
+}
+
+/// v of a row of tiles: the other direction, for whatever lies in a row of h.
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_transform_columns(const Conv2dWinogradTiles& tiles, float* v, const float* h) {
+  using V = typename Vec::V;
+  enum { kPoints = Winograd4x4::kPoints };
+  const int64_t row_floats = tiles.row_floats(), point_floats = tiles.stride * row_floats;
+  for (int64_t i = 0; i < point_floats; i += Vec::kLanes) {  // the rows of all phases lie in sequence
+    V points[kPoints];
+    conv2d_winograd_points<Vec>(points, h + i, point_floats);
+#pragma GCC unroll 8
+    for (int point = 0; point < kPoints; ++point) Vec::store(v + point * point_floats + i, points[point]);
+  }
+}
+
+template <class Vec, int kTiles>
+BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row, const float* u,
+                                         int64_t tile0, int64_t k0) {
+  using V = typename Vec::V;
+  enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes };
+  enum { kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
+  const int64_t Q = row.Q, K = row.K, depth = tiles.depth;
+  alignas(64) float lines[kPoints][kOutputs][kTiles * kBlock];  // [row point][output column]
+  const float* v = row.v + tile0 * depth;
+  for (int64_t row_point = 0; row_point < kPoints; ++row_point) {
+    alignas(64) float products[kPoints][kTiles * kBlock];
+    const int64_t first_phase = row_point == 0 ? row.row_zeros : 0;
+    for (int64_t point = 0; point < kPoints; ++point) {
+      // Lines of y that will be written are fetched meanwhile: written all at once, they would wait for the third-level cache.
+      for (int64_t pixel = row_point * kPoints + point; pixel < kTiles * kOutputs * kOutputs; pixel += kPoints * kPoints) {
+        const int64_t r = pixel % kOutputs, q = tile0 * kOutputs + pixel / kOutputs;
+        if (r < row.rows && q < Q)
+          for (int64_t k = k0; k < k0 + kBlock && k < K; k += 16) __builtin_prefetch(row.y + (r * Q + q) * K + k, 1);
+      }
+      const int64_t first_term = point == 0 ? row.column_zeros * (depth / tiles.stride) : 0;
+      V sum[kTiles][kVectors];
 #pragma GCC unroll 16
-    for (int i = 0; i < kTiles; ++i)
+      for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::zero();
-    const float* x[kTiles];
+        for (int j = 0; j < kVectors; ++j) sum[i][j] = Vec::zero();
+      for (int64_t phase = first_phase; phase < tiles.stride; ++phase) {
+        const float* x[kTiles];
 #pragma GCC unroll 16
-    for (int i = 0; i < kTiles; ++i) x[i] = row.v + point * row.point_floats + (tile0 + i) * row.tile_floats;
-    conv2d_add_products<Vec>(sum, x, u + point * row.u_point_floats, terms);
+        for (int i = 0; i < kTiles; ++i)
+          x[i] = v + phase * tiles.row_floats() + point * tiles.plane_floats + i * depth + first_term;
+        conv2d_add_products<Vec>(sum, x, u + (phase * depth + first_term) * kBlock, depth - first_term);
+      }
 #pragma GCC unroll 16
-    for (int i = 0; i < kTiles; ++i)
+      for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) Vec::store(m[point] + i * kBlock + v * Vec::kLanes, sum[i][v]);
+        for (int j = 0; j < kVectors; ++j) Vec::store(products[point] + i * kBlock + j * Vec::kLanes, sum[i][j]);
+      u += tiles.stride * depth * kBlock;
+    }
+    v += tiles.stride * tiles.row_floats();
+    for (int i = 0; i < kTiles * kBlock; i += Vec::kLanes) {
+      V out[kOutputs];
+      conv2d_winograd_outputs<Vec>(out, products[0] + i, kTiles * kBlock);
+#pragma GCC unroll 4
+      for (int o = 0; o < kOutputs; ++o) Vec::store(lines[row_point][o] + i, out[o]);
+    }
   }
   for (int i = 0; i < kTiles; ++i)
-    for (int v = 0; v < kVectors; ++v) {
-      V out[Winograd4x4::kOutputs];
-      conv2d_winograd_outputs<Vec>(out, m[0] + i * kBlock + v * Vec::kLanes, kTiles * kBlock);
-      const int64_t q = (tile0 + i) * Winograd4x4::kOutputs, k = k0 + v * Vec::kLanes;
-      float* y = row.y + q * K + k;
-      if (q + Winograd4x4::kOutputs <= Q && k + Vec::kLanes <= K) {
+    for (int o = 0; o < kOutputs; ++o) {
+      const int64_t q = (tile0 + i) * kOutputs + o;
+      if (q >= Q) break;
+      for (int j = 0; j < kVectors; ++j) {
+        V out[kOutputs];
+        conv2d_winograd_outputs<Vec>(out, lines[0][o] + i * kBlock + j * Vec::kLanes, kOutputs * kTiles * kBlock);
+        const int64_t k = k0 + j * Vec::kLanes;
+        float* y = row.y + q * K + k;
+        if (row.rows == kOutputs && k + Vec::kLanes <= K) {
 #pragma GCC unroll 4
-        for (int o = 0; o < Winograd4x4::kOutputs; ++o) Vec::store(y + o * K, out[o]);
-      } else {
-        for (int o = 0; o < Winograd4x4::kOutputs && q + o < Q; ++o) {
-          float lanes[Vec::kLanes];
-          Vec::store(lanes, out[o]);
-          for (int64_t lane = 0; lane < Vec::kLanes && k + lane < K; ++lane) y[o * K + lane] = lanes[lane];
+          for (int r = 0; r < kOutputs; ++r) Vec::store(y + r * Q * K, out[r]);
+        } else {
+          for (int64_t r = 0; r < row.rows; ++r) {
+            float lanes[Vec::kLanes];
+            Vec::store(lanes, out[r]);
+            for (int64_t lane = 0; lane < Vec::kLanes && k + lane < K; ++lane) y[r * Q * K + lane] = lanes[lane];
+          }
         }
       }
     }
 }
 
 template <class Vec, int kTiles>
-BIREAL_INLINE void conv2d_winograd_tiles_of(int64_t tiles, const Conv2dWinogradRow& row, const float* u, int64_t tile0,
-                                            int64_t k0) {
+BIREAL_INLINE void conv2d_winograd_tiles_of(int64_t count, const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row,
+                                            const float* u, int64_t tile0, int64_t k0) {
   if constexpr (kTiles > 1) {
-    if (tiles < kTiles) return conv2d_winograd_tiles_of<Vec, kTiles - 1>(tiles, row, u, tile0, k0);
+    if (count < kTiles) return conv2d_winograd_tiles_of<Vec, kTiles - 1>(count, tiles, row, u, tile0, k0);
   }
-  conv2d_winograd_tiles<Vec, kTiles>(row, u, tile0, k0);
+  conv2d_winograd_tiles<Vec, kTiles>(tiles, row, u, tile0, k0);
 }
 
 template <class Vec>
-BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradRow& row) {
-  enum { kBlock = Vec::kVectors * Vec::kLanes };
+BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kPoints = Winograd4x4::kPoints };
+  conv2d_winograd_transform_columns<Vec>(tiles, row.v, row.h);
   // Groups of nearly equal width, as the direct kernel's.
-  const int64_t tiles = row.tiles, groups = (tiles + Vec::kPixels - 1) / Vec::kPixels, narrow = tiles / groups;
-  const float* u = row.u;
-  for (int64_t k0 = 0; k0 < row.K; k0 += kBlock, u += Winograd4x4::kPoints * row.u_point_floats) {
-    int64_t tile0 = 0;
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t count = narrow + (g < tiles % groups);
-      conv2d_winograd_tiles_of<Vec, Vec::kPixels>(count, row, u, tile0, k0);
-      tile0 += count;
-    }
+  const int64_t groups = (tiles.tiles + Vec::kPixels - 1) / Vec::kPixels, narrow = tiles.tiles / groups;
+  int64_t tile0 = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t count = narrow + (g < tiles.tiles % groups);
+    const float* u = row.u;
+    for (int64_t k0 = 0; k0 < row.K; k0 += kBlock, u += kPoints * kPoints * tiles.stride * tiles.depth * kBlock)
+      conv2d_winograd_tiles_of<Vec, Vec::kPixels>(count, tiles, row, u, tile0, k0);
+    tile0 += count;
   }
 }
 

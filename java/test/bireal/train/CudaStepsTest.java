@@ -136,6 +136,9 @@ class CudaStepsTest {
         }
         step.finish();
         losses.add(step.metrics().loss());
+        if (number == 2 && Emulator.emulated()) {
+          Emulator.set("race_checks", 0); // the launches and addresses of the steps are the same
+        }
       }
       // The loss scale starts high and falls until the gradients fit, as it should.
       assertTrue(step.skippedSteps() <= (precision == Precision.MIXED ? 4 : 0), losses::toString);
