@@ -7,14 +7,13 @@ import java.net.URI;
 import java.net.URISyntaxException;
 import java.net.URL;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.AtomicMoveNotSupportedException;
-import java.nio.file.DirectoryNotEmptyException;
-import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.Stream;
 
 /**
  * Loads libbireal.so once, when a backend is first constructed. Order: the file named by the system
@@ -148,21 +147,29 @@ public final class NativeLibrary {
           Files.copy(in, partial.resolve(file), StandardCopyOption.REPLACE_EXISTING);
         }
       }
-      try {
-        Files.move(partial, folder, StandardCopyOption.ATOMIC_MOVE);
-      } catch (FileAlreadyExistsException
-          | DirectoryNotEmptyException
-          | AtomicMoveNotSupportedException e) {
-        if (!Files.isDirectory(folder)) {
-          throw e; // not the harmless race of two processes
-        }
-        for (String file : files) {
-          Files.deleteIfExists(partial.resolve(file));
-        }
-        Files.deleteIfExists(partial);
-      }
+      publish(partial, folder);
     }
     return folder.resolve("libbireal.so");
+  }
+
+  /**
+   * Gives the folder its name. Another process may have been quicker: Linux then says that the
+   * target is a directory that is not empty, for which Java has no exception of its own.
+   */
+  static void publish(Path partial, Path folder) throws IOException {
+    try {
+      Files.move(partial, folder, StandardCopyOption.ATOMIC_MOVE);
+    } catch (FileSystemException e) {
+      if (!Files.isDirectory(folder)) {
+        throw e;
+      }
+      try (Stream<Path> files = Files.list(partial)) {
+        for (Path file : files.toList()) {
+          Files.delete(file);
+        }
+      }
+      Files.delete(partial);
+    }
   }
 
   private static InputStream resource(String file) throws IOException {

@@ -52,6 +52,24 @@ class NativeLoadTest {
   }
 
   @Test
+  void ofTwoProcessesThatUnpackAtOnceTheSlowerOneTakesTheOthersFolder() throws Exception {
+    Path first = Files.createDirectory(folder.resolve("partial-1"));
+    Path second = Files.createDirectory(folder.resolve("partial-2"));
+    Files.writeString(first.resolve("libbireal.so"), "first");
+    Files.writeString(second.resolve("libbireal.so"), "second");
+    Path unpacked = folder.resolve("native-0");
+    NativeLibrary.publish(first, unpacked);
+    NativeLibrary.publish(second, unpacked);
+    assertEquals("first", Files.readString(unpacked.resolve("libbireal.so")));
+    assertFalse(Files.exists(first) || Files.exists(second));
+
+    Path other = Files.createDirectory(folder.resolve("partial-3"));
+    Path file = Files.writeString(folder.resolve("a file"), "");
+    assertThrows(IOException.class, () -> NativeLibrary.publish(other, file));
+    assertTrue(Files.exists(other));
+  }
+
+  @Test
   void overridePathThatDoesNotExistIsAnErrorAndNoFallback() throws Exception {
     Path missing = folder.resolve("none.so");
     String output = load(missing);
