@@ -431,6 +431,23 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_conv2dFwd(JNIEnv* env, jcl
   });
 }
 
+JNIEXPORT jboolean JNICALL Java_bireal_backend_cpu_CpuOps_conv2dFusesMaxPool(JNIEnv* env, jclass, jlong plan, jlong r, jlong s,
+                                                                             jlong stride, jlong pad) {
+  return jni_guard(env, [&]() -> jboolean { return cpu::conv2d_fuses_max_pool(pointer<Conv2d>(plan)->plan, r, s, stride, pad); });
+}
+
+JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_conv2dMaxPoolBatchNormFwd(JNIEnv* env, jclass, jlong plan, jlong y,
+                                                                                jlong bits, jlong x, jlong w, jlong gamma,
+                                                                                jlong affine, jlong threshold, jlong n,
+                                                                                jlong workspace) {
+  jni_guard(env, [&] {
+    const Conv2d& p = *pointer<Conv2d>(plan);
+    const BatchNormApply norm{nullptr, DType::kF32, floats(affine), nullptr, nullptr, floats(threshold)};
+    cpu::conv2d_pool_norm_fwd(p.host.context, p.plan, pointer<float>(y), pointer<word_t>(bits), floats(gamma), norm, floats(x),
+                              floats(w), n, pointer<void>(workspace));
+  });
+}
+
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_conv2dBwdInput(JNIEnv* env, jclass, jlong plan, jlong dx, jlong dy, jlong w,
                                                                      jlong n, jlong workspace) {
   jni_guard(env, [&] {

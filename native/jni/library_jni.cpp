@@ -6,7 +6,7 @@ namespace bireal::jni {
 namespace {
 
 // Must equal bireal.runtime.NativeLibrary.ABI.
-constexpr jint kAbi = 6;
+constexpr jint kAbi = 7;
 
 struct Classes {
   jclass illegal_argument, out_of_memory, native, device;

@@ -38,8 +38,11 @@ void batch_norm_max_pool_bwd_apply(float* dz, const float* dy, const uint8_t* in
 }  // namespace bireal::ref
 namespace bireal::cpu {
 class Context;
+struct BatchNormMaxPoolBand;
 void batch_norm_max_pool_fwd(Context& context, float* vmax, uint8_t* index, double* sums, const float* v, const float* gamma,
                              const Conv2dShape& shape, int64_t n, void* workspace);
+/// Some rows of vmax on the calling thread, for ops that make v row by row (batch_norm_max_pool_rows.h).
+void batch_norm_max_pool_band(const Context& context, const BatchNormMaxPoolBand& band);
 void batch_norm_max_pool_bwd_apply(Context& context, float* dz, const float* dy, const uint8_t* index, const float* v,
                                    const float* coefficients, const Conv2dShape& shape, int64_t n);
 }  // namespace bireal::cpu

@@ -13,8 +13,10 @@ static void bwd_apply_rows_scalar(const BatchNormMaxPoolRows& in, int64_t begin_
   batch_norm_max_pool_bwd_apply_rows<4>(in, begin_row, end_row);
 }
 
+static void band_scalar(const BatchNormMaxPoolBand& band) { batch_norm_max_pool_band<4>(band); }
+
 static const BatchNormMaxPoolKernels& select_kernels(Isa isa) {
-  static constexpr BatchNormMaxPoolKernels scalar = {fwd_rows_scalar, bwd_apply_rows_scalar};
+  static constexpr BatchNormMaxPoolKernels scalar = {fwd_rows_scalar, bwd_apply_rows_scalar, band_scalar};
   if (isa >= Isa::kAvx512) return batch_norm_max_pool_kernels_avx512;
   if (isa >= Isa::kAvx2) return batch_norm_max_pool_kernels_avx2;
   return scalar;
@@ -35,6 +37,10 @@ void batch_norm_max_pool_fwd(Context& context, float* vmax, uint8_t* index, doub
   BatchNormMaxPoolRowsFn* run = select_kernels(context.isa()).fwd;
   context.rows(n * in.P, in.Q * k.C * int64_t(sizeof(float)), [&](int64_t begin, int64_t end) { run(in, begin, end); });
   if (sums) batch_norm_sums(context, sums, v, DType::kF32, n * k.H * k.W, k.C, workspace);
+}
+
+void batch_norm_max_pool_band(const Context& context, const BatchNormMaxPoolBand& band) {
+  select_kernels(context.isa()).band(band);
 }
 
 void batch_norm_max_pool_bwd_apply(Context& context, float* dz, const float* dy, const uint8_t* index, const float* v,

@@ -10,7 +10,9 @@ static void batch_norm_max_pool_bwd_apply_rows_avx512(const BatchNormMaxPoolRows
   batch_norm_max_pool_bwd_apply_rows<16>(in, begin_row, end_row);
 }
 
-const BatchNormMaxPoolKernels batch_norm_max_pool_kernels_avx512 = {batch_norm_max_pool_fwd_rows_avx512,
-                                                                    batch_norm_max_pool_bwd_apply_rows_avx512};
+static void batch_norm_max_pool_band_avx512(const BatchNormMaxPoolBand& band) { batch_norm_max_pool_band<16>(band); }
+
+const BatchNormMaxPoolKernels batch_norm_max_pool_kernels_avx512 = {
+    batch_norm_max_pool_fwd_rows_avx512, batch_norm_max_pool_bwd_apply_rows_avx512, batch_norm_max_pool_band_avx512};
 
 }  // namespace bireal::cpu

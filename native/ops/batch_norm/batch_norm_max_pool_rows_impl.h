@@ -62,6 +62,80 @@ BIREAL_INLINE void batch_norm_max_pool_fwd_rows(const BatchNormMaxPoolRows& k, i
   }
 }
 
+// The winner of `best` and of `u`, which comes later: of a NaN or a zero in gamma (`none`) it must be exact, else one
+// instruction.
+template <bool kExact, class V>
+BIREAL_INLINE typename V::Floats max_pool_winner(typename V::Floats u, typename V::Floats best, typename V::Ints none) {
+  if (!kExact) return u > best ? u : best;
+  return ~(u <= best) & (best == best) & ~none ? u : best;
+}
+
+/// kLanes channels from c on of one column of windows. A NaN among the taps sets lanes of `nan`; so may Infs.
+template <int kLanes, bool kExact>
+BIREAL_INLINE void max_pool_band_column(const BatchNormMaxPoolBand& k, int64_t q, int64_t c,
+                                        typename PoolVector<kLanes>::Ints& nan) {
+  using V = PoolVector<kLanes>;
+  using Floats = typename V::Floats;
+  using Ints = typename V::Ints;
+  Floats gamma;
+  __builtin_memcpy(&gamma, k.gamma + c, sizeof gamma);
+  const Ints none = gamma == 0, turn = (gamma < 0) & (Ints{} + INT32_MIN);
+  // A tap beside the image is the one next to it once more, which never wins over itself.
+  const int64_t columns[3] = {q > 0 ? 2 * q - 1 : 0, 2 * q, 2 * q + 1 < k.W ? 2 * q + 1 : 2 * q};
+  Floats along[kBatchNormMaxPoolBandRows], sum = {};
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < kBatchNormMaxPoolBandRows; ++r) {
+    const float* row = k.v + (r < k.rows ? r : k.rows - 1) * k.W * k.C + c;
+    Floats u[3];
+#pragma GCC unroll 3
+    for (int s = 0; s < 3; ++s) {
+      __builtin_memcpy(&u[s], row + columns[s] * k.C, sizeof u[s]);
+      u[s] = (Floats)((Ints)u[s] ^ turn);
+    }
+    sum += u[1] + u[2];  // the first is the last of the column before
+    along[r] = max_pool_winner<kExact, V>(u[2], max_pool_winner<kExact, V>(u[1], u[0], none), none);
+  }
+  Floats best = along[0];
+  if (k.above) {
+    __builtin_memcpy(&best, k.above + q * k.C + c, sizeof best);
+    sum += best;
+    best = max_pool_winner<kExact, V>(along[0], best, none);
+  }
+  best = max_pool_winner<kExact, V>(along[1], best, none);
+  best = (Floats)((Ints)best ^ turn);
+  __builtin_memcpy(k.vmax + q * k.C + c, &best, sizeof best);
+  if (k.rows > 2) {
+    best = max_pool_winner<kExact, V>(along[3], max_pool_winner<kExact, V>(along[2], along[1], none), none);
+    best = (Floats)((Ints)best ^ turn);
+    __builtin_memcpy(k.vmax + (k.Q + q) * k.C + c, &best, sizeof best);
+  }
+  __builtin_memcpy(k.last + q * k.C + c, &along[3], sizeof best);
+  nan |= sum != sum;
+}
+
+/// False if a NaN was among the taps, which only kExact may let pass.
+template <int kLanes, bool kExact>
+BIREAL_INLINE bool max_pool_band_columns(const BatchNormMaxPoolBand& k) {
+  typename PoolVector<kLanes>::Ints nan = {};
+  typename PoolVector<1>::Ints unused = {};
+  for (int64_t q = 0; q < k.Q; ++q) {
+    int64_t c = 0;
+    for (; c + kLanes <= k.C; c += kLanes) max_pool_band_column<kLanes, kExact>(k, q, c, nan);
+    for (; c < k.C; ++c) max_pool_band_column<1, true>(k, q, c, unused);
+  }
+  int32_t any = 0;
+  for (int lane = 0; lane < kLanes; ++lane) any |= nan[lane];
+  return any == 0;
+}
+
+// The winners along each row first, since two windows share a row; of equals the first is still the first.
+template <int kLanes>
+BIREAL_INLINE void batch_norm_max_pool_band(const BatchNormMaxPoolBand& k) {
+  bool plain = true;
+  for (int64_t c = 0; c < k.C; ++c) plain &= k.gamma[c] < 0 || k.gamma[c] > 0;
+  if (!plain || !max_pool_band_columns<kLanes, false>(k)) max_pool_band_columns<kLanes, true>(k);
+}
+
 // du = sum (or +0) + dy where `chosen` is `tap`, for C channels. Adding +0 for the others changes nothing: a sum that starts at
 // +0 never becomes -0.
 template <int kLanes>

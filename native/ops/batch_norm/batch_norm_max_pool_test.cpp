@@ -1,6 +1,7 @@
 #include "ops/batch_norm/batch_norm_max_pool.h"
 
 #include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool_rows.h"
 #include "testing/testing.h"
 
 namespace bireal {
@@ -165,6 +166,35 @@ TEST(BatchNormMaxPoolFwd, EveryIsaMatchesRefForValuesIndicesAndSums) {
           got_sums.expect_guards("sums");
           workspace.expect_guards("workspace");
         }
+}
+
+TEST(BatchNormMaxPoolBand, BandByBandItIsThePoolingOfTheWhole) {
+  for (auto& context : all_contexts())
+    for (int64_t H = 1; H <= 9; ++H)
+      for (int64_t W : {1, 2, 7, 8})
+        for (int64_t C : kChannels)
+          for (bool plain_gamma : {false, true}) {
+            const Conv2dShape shape{1, H, W, C, C, 3, 3, 2, 1};
+            SCOPED_TRACE(context_name(*context) + " " + shape.text() + (plain_gamma ? "" : " any gamma"));
+            // Many equal values, zeros of both signs; NaN in some.
+            Guarded<float> v(nasty_floats(H * W * C, 51, H % 2 == 0)), gamma(plain_gamma ? random_floats(C, 52) : gamma_of(C));
+            const int64_t row = shape.Q() * C;
+            Guarded<float> expected(shape.P() * row), got(shape.P() * row), last[2] = {Guarded<float>(row), Guarded<float>(row)};
+            Guarded<uint8_t> index(shape.P() * row);
+            ref::batch_norm_max_pool_fwd(expected.data(), index.data(), nullptr, v.data(), gamma.data(), shape, 1);
+            cpu::BatchNormMaxPoolBand band = {nullptr, 0, W, C, shape.Q(), gamma.data(), nullptr, nullptr, nullptr};
+            for (int64_t h = 0; h < H; h += cpu::kBatchNormMaxPoolBandRows) {
+              band.v = v.data() + h * W * C;
+              band.rows = std::min<int64_t>(cpu::kBatchNormMaxPoolBandRows, H - h);
+              band.last = last[h / 4 % 2].data();
+              band.vmax = got.data() + h / 2 * row;
+              cpu::batch_norm_max_pool_band(*context, band);
+              band.above = band.last;
+            }
+            expect_same(got, expected, "vmax");
+            last[0].expect_guards("last");
+            last[1].expect_guards("last");
+          }
 }
 
 TEST(BatchNormMaxPoolBwdApply, EveryIsaMatchesRefAndWritesEveryElement) {

@@ -3,6 +3,8 @@
 // conv2d_winograd.h).
 //
 //   fwd         y[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
+//   pool_norm_fwd   y, bits = batch_norm_apply(vmax) of vmax = batch_norm_max_pool_fwd(v, gamma) and v = fwd(x, w), pooled by
+//               3x3/2 with a border of one: the bits of the three ops one after the other. CPU only, by Winograd's algorithm only
 //   bwd_input   dx[n,h,w,c] = sum over the same terms of dy[n,p,q,k] * w[k,r,s,c]
 //   bwd_weight  dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride+r-pad, q*stride+s-pad, c]
 //
@@ -20,8 +22,12 @@
 #pragma once
 #include <memory>
 
+#include "core/bits.h"
 #include "core/shapes.h"
 
+namespace bireal {
+struct BatchNormApply;
+}
 namespace bireal::ref {
 void conv2d_fwd(float* y, const float* x, const float* w, const Conv2dShape& shape, int64_t n);
 void conv2d_bwd_input(float* dx, const float* dy, const float* w, const Conv2dShape& shape, int64_t n);
@@ -38,6 +44,11 @@ struct Conv2dPlan {
 };
 Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape);
 void conv2d_fwd(Context& context, const Conv2dPlan& plan, float* y, const float* x, const float* w, int64_t n, void* workspace);
+/// Whether pool_norm_fwd takes a window of R x S; then it may be called.
+bool conv2d_fuses_max_pool(const Conv2dPlan& plan, int64_t R, int64_t S, int64_t stride, int64_t pad);
+/// norm.v is not looked at; y, bits and the shortcut are [n,(P+1)/2,(Q+1)/2,K].
+void conv2d_pool_norm_fwd(Context& context, const Conv2dPlan& plan, float* y, word_t* bits, const float* gamma,
+                          const BatchNormApply& norm, const float* x, const float* w, int64_t n, void* workspace);
 void conv2d_bwd_input(Context& context, const Conv2dPlan& plan, float* dx, const float* dy, const float* w, int64_t n,
                       void* workspace);
 void conv2d_bwd_weight(Context& context, const Conv2dPlan& plan, float* dw, const float* x, const float* dy, int64_t n,

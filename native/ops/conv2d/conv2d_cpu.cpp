@@ -4,6 +4,9 @@
 
 #include "cpu/context.h"
 #include "cpu/onednn.h"
+#include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
+#include "ops/batch_norm/batch_norm_max_pool_rows.h"
 #include "ops/conv2d/conv2d.h"
 #include "ops/conv2d/conv2d_direct.h"
 #include "ops/conv2d/conv2d_direct_impl.h"
@@ -194,38 +197,115 @@ class WinogradConv {
 
   WinogradConv(Isa isa, const Conv2dShape& shape, int thread_count)
       : kernel_(select_winograd(isa)), s_(shape), tiles_(shape.Q(), shape.stride, shape.C), thread_count_(thread_count) {
+    auto bytes = [](int64_t floats) { return aligned64(floats * int64_t(sizeof(float))); };
     const int64_t blocks = (s_.K + kernel_.block - 1) / kernel_.block, rows = tiles_.input_rows(kTaskRows);
-    u_bytes_ = aligned64(blocks * block_floats() * int64_t(sizeof(float)));
-    v_bytes_ = aligned64(tiles_.v_floats() * int64_t(sizeof(float)));
-    h_bytes_ = aligned64(rows * tiles_.row_floats() * int64_t(sizeof(float)));
-    worker_bytes_ = v_bytes_ + h_bytes_ + aligned64(tiles_.x_floats(rows) * int64_t(sizeof(float)));
+    u_bytes_ = bytes(blocks * block_floats());
+    v_bytes_ = bytes(tiles_.v_floats());
+    h_bytes_ = bytes(rows * tiles_.row_floats());
+    x_bytes_ = bytes(tiles_.x_floats(rows));
+    y_bytes_ = bytes(kOutputs * s_.Q() * s_.K);
+    pooled_bytes_ = bytes(pooled(s_.Q()) * s_.K);
+    worker_bytes_ = v_bytes_ + h_bytes_ + x_bytes_ + y_bytes_ + 4 * pooled_bytes_;
   }
 
   const char* kernel_name() const { return kernel_.name; }
   int64_t workspace_bytes() const { return u_bytes_ + thread_count_ * worker_bytes_; }
 
   void run(Context& context, float* y, const float* x, const float* w, int64_t n, void* workspace) const {
-    float* u = static_cast<float*>(workspace);
-    context.parallel((s_.K + kernel_.block - 1) / kernel_.block, [&](int64_t block, int) { transform_weights(u, w, block); });
-    const int64_t P = s_.P(), Q = s_.Q(), row_zeros = kTaps * s_.stride - s_.R, column_zeros = kTaps * s_.stride - s_.S;
+    transform_all_weights(context, w, workspace);
+    const int64_t P = s_.P(), Q = s_.Q();
     each_task(context, s_, n, [&](int worker, int64_t image, int64_t begin, int64_t end) {
-      char* own = static_cast<char*>(workspace) + u_bytes_ + worker * worker_bytes_;
-      float *v = reinterpret_cast<float*>(own), *h = reinterpret_cast<float*>(own + v_bytes_),
-            *staged = reinterpret_cast<float*>(own + v_bytes_ + h_bytes_);
-      const int64_t rows = tiles_.input_rows(end - begin);
-      stage(staged, x + image * s_.input_count(1), s_, begin * s_.stride - s_.pad - row_zeros, rows,
-            (s_.pad + column_zeros) * s_.C, tiles_.x_pitch_floats);
-      kernel_.transform(tiles_, h, staged, rows);
+      const Scratch own = scratch(workspace, worker);
+      transform_rows(own, x + image * s_.input_count(1), begin, end);
       for (int64_t p = begin; p < end; p += kOutputs)
-        kernel_.run(tiles_, {h + (p - begin) * s_.stride * tiles_.row_floats(), v, u, row_zeros, column_zeros,
-                             y + (image * P + p) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
+        run_row(workspace, own, p - begin, y + (image * P + p) * Q * s_.K, std::min(end - p, kOutputs));
+    });
+  }
+
+  /// v of four rows at a time, which are pooled and normalised before the next are made, in the second-level cache.
+  void run_pooled(Context& context, float* y, word_t* bits, const float* gamma, const BatchNormApply& norm, const float* x,
+                  const float* w, int64_t n, void* workspace) const {
+    transform_all_weights(context, w, workspace);
+    const int64_t P = s_.P(), Q = s_.Q(), K = s_.K, bands = (P + kOutputs - 1) / kOutputs;
+    // A part of an image makes the four rows above it once more, for the last of them: no part more than keeps threads busy. How
+    // many there are does not show in the results.
+    const int64_t parts = std::min(bands, (2 * context.thread_count() + n - 1) / n);
+    context.parallel(n * parts, [&](int64_t task, int worker) {
+      const Scratch own = scratch(workspace, worker);
+      const int64_t image = task / parts, part = task % parts;
+      const int64_t begin = bands * part / parts * kOutputs, end = std::min(P, bands * (part + 1) / parts * kOutputs);
+      BatchNormMaxPoolBand band = {own.y, 0, Q, K, pooled(Q), gamma, nullptr, own.last[0], own.vmax};
+      for (int64_t first = begin == 0 ? 0 : begin - kOutputs; first < end; first += kTaskRows) {
+        const int64_t last = std::min(end, first + kTaskRows);
+        transform_rows(own, x + image * s_.input_count(1), first, last);
+        for (int64_t p = first; p < last; p += kOutputs) {
+          band.rows = std::min(last - p, kOutputs);
+          run_row(workspace, own, p - first, own.y, band.rows);
+          batch_norm_max_pool_band(context, band);
+          band.above = band.last;
+          band.last = band.last == own.last[0] ? own.last[1] : own.last[0];
+          if (p < begin) continue;
+          const int64_t row = (image * pooled(P) + p / 2) * pooled(Q);
+          BatchNormApply rows = norm;
+          rows.v = own.vmax;
+          rows.v_type = DType::kF32;
+          batch_norm_apply_rows(context, y, bits, rows, row, row + pooled(band.rows) * pooled(Q), K);
+        }
+      }
     });
   }
 
  private:
   static constexpr int64_t kTaps = Winograd4x4::kTaps, kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints;
-  static_assert(kTaskRows % kOutputs == 0);
+  static_assert(kTaskRows % kOutputs == 0 && kOutputs == kBatchNormMaxPoolBandRows);
   int64_t block_floats() const { return kPoints * kPoints * s_.stride * tiles_.depth * kernel_.block; }
+  /// Rows or columns behind a pooling by 3x3/2 with a border of one.
+  static int64_t pooled(int64_t extent) { return (extent + 1) / 2; }
+
+  struct Scratch {  // of one worker
+    float *v, *h, *x;
+    float* y;        // [kOutputs][Q,K]
+    float* last[2];  // [pooled Q,K]
+    float* vmax;     // [2][pooled Q,K]
+  };
+  Scratch scratch(void* workspace, int worker) const {
+    char* own = static_cast<char*>(workspace) + u_bytes_ + worker * worker_bytes_;
+    auto take = [&](int64_t bytes) {
+      own += bytes;
+      return reinterpret_cast<float*>(own - bytes);
+    };
+    Scratch s;
+    s.v = take(v_bytes_);
+    s.h = take(h_bytes_);
+    s.x = take(x_bytes_);
+    s.y = take(y_bytes_);
+    s.last[0] = take(pooled_bytes_);
+    s.last[1] = take(pooled_bytes_);
+    s.vmax = take(2 * pooled_bytes_);
+    return s;
+  }
+
+  int64_t row_zeros() const { return kTaps * s_.stride - s_.R; }
+  int64_t column_zeros() const { return kTaps * s_.stride - s_.S; }
+
+  /// h of output rows [begin, end) of an image.
+  void transform_rows(const Scratch& own, const float* image, int64_t begin, int64_t end) const {
+    const int64_t rows = tiles_.input_rows(end - begin);
+    stage(own.x, image, s_, begin * s_.stride - s_.pad - row_zeros(), rows, (s_.pad + column_zeros()) * s_.C,
+          tiles_.x_pitch_floats);
+    kernel_.transform(tiles_, own.h, own.x, rows);
+  }
+
+  /// y [rows][Q,K] of up to kOutputs rows from row p of those in h on.
+  void run_row(const void* workspace, const Scratch& own, int64_t p, float* y, int64_t rows) const {
+    kernel_.run(tiles_, {own.h + p * s_.stride * tiles_.row_floats(), own.v, static_cast<const float*>(workspace), row_zeros(),
+                         column_zeros(), y, rows, s_.Q(), s_.K});
+  }
+
+  void transform_all_weights(Context& context, const float* w, void* workspace) const {
+    context.parallel((s_.K + kernel_.block - 1) / kernel_.block,
+                     [&](int64_t block, int) { transform_weights(static_cast<float*>(workspace), w, block); });
+  }
 
   /// w [K,R,S,C] to u [padded K / block][row point][column point][row phase][column phase][C][block].
   void transform_weights(float* u, const float* w, int64_t block) const {
@@ -261,7 +341,7 @@ class WinogradConv {
   Conv2dShape s_;
   Conv2dWinogradTiles tiles_;
   int thread_count_;
-  int64_t u_bytes_, v_bytes_, h_bytes_, worker_bytes_;
+  int64_t u_bytes_, v_bytes_, h_bytes_, x_bytes_, y_bytes_, pooled_bytes_, worker_bytes_;
 };
 
 }  // namespace
@@ -313,6 +393,15 @@ void conv2d_fwd(Context& context, const Conv2dPlan& plan, float* y, const float*
     plan.primitives->direct->run(context, y, x, w, n, workspace);
   else
     plan.primitives->fwd->run(context, y, x, w, n, workspace);
+}
+
+bool conv2d_fuses_max_pool(const Conv2dPlan& plan, int64_t R, int64_t S, int64_t stride, int64_t pad) {
+  return plan.primitives->winograd && R == 3 && S == 3 && stride == 2 && pad == 1;
+}
+
+void conv2d_pool_norm_fwd(Context& context, const Conv2dPlan& plan, float* y, word_t* bits, const float* gamma,
+                          const BatchNormApply& norm, const float* x, const float* w, int64_t n, void* workspace) {
+  plan.primitives->winograd->run_pooled(context, y, bits, gamma, norm, x, w, n, workspace);
 }
 
 void conv2d_bwd_input(Context& context, const Conv2dPlan& plan, float* dx, const float* dy, const float* w, int64_t n,

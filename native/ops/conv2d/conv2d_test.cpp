@@ -1,5 +1,7 @@
 #include "ops/conv2d/conv2d.h"
 
+#include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm_max_pool.h"
 #include "ops/conv2d/conv2d_winograd.h"
 #include "testing/testing.h"
 
@@ -189,6 +191,64 @@ TEST(Conv2dFwd, WinogradIsAtMostFiveTimesAsFarOffAsAPlainSum) {
     plain_error += std::pow(double(sum) - expected[i], 2);
   }
   EXPECT_LE(std::sqrt(error), 5 * std::sqrt(plain_error));
+}
+
+TEST(Conv2dPoolNormFwd, HasTheBitsOfTheThreeOpsOneAfterTheOther) {
+  // Heights and widths of every remainder, more bands than a task has, fewer images than threads and more; of channels whole
+  // vectors and what is left over. gamma of both signs, and with zeros and NaN, which another loop serves.
+  const std::vector<Case> shapes = {{{1, 64, 64, 3, 64, 7, 7, 2, 3}, 1}, {{9, 20, 60, 4, 24, 7, 7, 2, 3}, 8},
+                                    {{2, 31, 40, 3, 17, 7, 8, 2, 3}, 2}, {{3, 13, 19, 1, 9, 4, 4, 1, 1}, 3},
+                                    {{2, 7, 7, 3, 5, 7, 7, 2, 0}, 2},    {{2, 14, 17, 2, 40, 8, 7, 2, 3}, 1}};
+  for (const auto& context : all_contexts())
+    for (const Case& c : shapes)
+      for (const bool plain_gamma : {true, false})
+        for (const float odd : {0.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+          SCOPED_TRACE(context_name(*context) + " " + c.text() + (plain_gamma ? "" : " any gamma") + " " + std::to_string(odd));
+          const Conv2dShape& s = c.shape;
+          Data d(c);
+          if (odd != 0) d.x[s.input_count(1) / 3] = odd;
+          cpu::Conv2dPlan plan = cpu::conv2d_plan(*context, s);
+          ASSERT_TRUE(is_winograd(plan)) << plan.kernel_name;
+          ASSERT_TRUE(cpu::conv2d_fuses_max_pool(plan, 3, 3, 2, 1));
+          const Conv2dShape pool{s.N, s.P(), s.Q(), s.K, s.K, 3, 3, 2, 1};
+          Guarded<float> gamma(random_floats(s.K, 5)), affine(random_floats(2 * s.K, 6)), threshold(random_floats(s.K, 7));
+          for (int64_t k = 0; k < s.K && !plain_gamma; k += 3)
+            gamma[k] = k % 2 == 0 ? 0 : std::numeric_limits<float>::quiet_NaN();
+          BatchNormApply norm{nullptr, DType::kF32, affine.data(), nullptr, nullptr, plain_gamma ? threshold.data() : nullptr};
+
+          const int64_t pixels = c.n * pool.P() * pool.Q(), words = pixels * word_count(s.K);
+          Guarded<float> v(s.output_count(c.n)), vmax(pool.output_count(c.n)), expected(pool.output_count(c.n)),
+              y(pool.output_count(c.n)), workspace = workspace_of(plan.workspace_bytes);
+          Guarded<uint8_t> index(pool.output_count(c.n));
+          Guarded<word_t> expected_bits(words), bits(words);
+          cpu::conv2d_fwd(*context, plan, v.data(), d.x.data(), d.w.data(), c.n, workspace.data());
+          cpu::batch_norm_max_pool_fwd(*context, vmax.data(), index.data(), nullptr, v.data(), gamma.data(), pool, c.n, nullptr);
+          norm.v = vmax.data();
+          cpu::batch_norm_apply(*context, expected.data(), expected_bits.data(), norm, pixels, s.K);
+          norm.v = nullptr;
+          Guarded<float> again = workspace_of(plan.workspace_bytes);
+          cpu::conv2d_pool_norm_fwd(*context, plan, y.data(), bits.data(), gamma.data(), norm, d.x.data(), d.w.data(), c.n,
+                                    again.data());
+          for (int64_t i = 0; i < y.count(); ++i)
+            ASSERT_TRUE(std::memcmp(&y[i], &expected[i], sizeof(float)) == 0 || (std::isnan(y[i]) && std::isnan(expected[i])))
+                << "y[" << i << "]: got " << y[i] << ", expected " << expected[i];
+          expect_same_bits(bits, expected_bits, "bits");
+          y.expect_guards("y");
+          bits.expect_guards("bits");
+          again.expect_guards("workspace");
+        }
+}
+
+TEST(Conv2dPoolNormFwd, FusesOnlyWhatItComputes) {
+  cpu::Context context(1, cpu::default_isa());
+  const cpu::Conv2dPlan stem = cpu::conv2d_plan(context, {1, 64, 64, 3, 64, 7, 7, 2, 3}),
+                        other = cpu::conv2d_plan(context, {1, 64, 64, 3, 64, 3, 3, 1, 1});
+  EXPECT_TRUE(cpu::conv2d_fuses_max_pool(stem, 3, 3, 2, 1));
+  EXPECT_FALSE(cpu::conv2d_fuses_max_pool(other, 3, 3, 2, 1));
+  EXPECT_FALSE(cpu::conv2d_fuses_max_pool(stem, 2, 3, 2, 1));
+  EXPECT_FALSE(cpu::conv2d_fuses_max_pool(stem, 3, 2, 2, 1));
+  EXPECT_FALSE(cpu::conv2d_fuses_max_pool(stem, 3, 3, 1, 1));
+  EXPECT_FALSE(cpu::conv2d_fuses_max_pool(stem, 3, 3, 2, 0));
 }
 
 TEST(Conv2dBwdInput, MatchesRef) {

@@ -303,6 +303,24 @@ public interface Backend extends AutoCloseable {
 
   void conv2dFwd(Plan.Conv2d plan, int n, Tensor y, Tensor x, Tensor w, Tensor workspace);
 
+  /**
+   * {@link #conv2dFwd}, {@link #batchNormMaxPoolFwd} of its output by {@code pool} and {@link
+   * #batchNormApply} of the winners with {@code affine}, with the same results, of which only y
+   * and bits are written: evaluation. The plan must {@link Plan.Conv2d#fusesMaxPool}.
+   */
+  void conv2dMaxPoolBatchNormFwd(
+      Plan.Conv2d plan,
+      Conv2dSpec pool,
+      int n,
+      Tensor y,
+      Tensor bitsOrNull,
+      Tensor x,
+      Tensor w,
+      Tensor gamma,
+      Tensor affine,
+      Tensor thresholdOrNull,
+      Tensor workspace);
+
   void conv2dBwdInput(Plan.Conv2d plan, int n, Tensor dx, Tensor dy, Tensor w, Tensor workspace);
 
   void conv2dBwdWeight(

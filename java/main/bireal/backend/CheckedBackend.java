@@ -760,6 +760,44 @@ public abstract class CheckedBackend implements Backend {
   }
 
   @Override
+  public void conv2dMaxPoolBatchNormFwd(
+      Plan.Conv2d plan,
+      Conv2dSpec pool,
+      int n,
+      Tensor y,
+      Tensor bitsOrNull,
+      Tensor x,
+      Tensor w,
+      Tensor gamma,
+      Tensor affine,
+      Tensor thresholdOrNull,
+      Tensor workspace) {
+    Ops.Conv2d own = own(plan);
+    Conv2dSpec spec = plan.spec();
+    check(
+        pool.H() == spec.P()
+            && pool.W() == spec.Q()
+            && pool.C() == spec.K()
+            && own.fusesMaxPool(pool),
+        "conv2d",
+        "max-pool ",
+        pool,
+        " is not one that goes with ",
+        spec);
+    DType real = plan.real();
+    own.maxPoolBatchNormFwd(
+        sized(y, real, pool.outputCount(n)),
+        bitsOrNull == null ? 0 : images(bitsOrNull, DType.BITS, n, y),
+        input(x, real, n, plan, spec),
+        weights(w, plan.weightType(), spec),
+        present(gamma, spec.K()),
+        sized(affine, DType.F32, 2L * spec.K()),
+        vector(thresholdOrNull, spec.K()),
+        n,
+        atLeast(workspace, plan.workspaceBytes()));
+  }
+
+  @Override
   public void conv2dBwdInput(
       Plan.Conv2d plan, int n, Tensor dx, Tensor dy, Tensor w, Tensor workspace) {
     own(plan)

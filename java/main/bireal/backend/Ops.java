@@ -350,6 +350,25 @@ public interface Ops {
   interface Conv2d extends Planned, Plan.Conv2d {
     void fwd(long y, long x, long w, long n, long workspace);
 
+    /** Without it {@link #maxPoolBatchNormFwd} is never called. */
+    @Override
+    default boolean fusesMaxPool(Conv2dSpec pool) {
+      return false;
+    }
+
+    default void maxPoolBatchNormFwd(
+        long y,
+        long bits,
+        long x,
+        long w,
+        long gamma,
+        long affine,
+        long threshold,
+        long n,
+        long workspace) {
+      throw new UnsupportedOperationException(kernelName() + " does not pool");
+    }
+
     void bwdInput(long dx, long dy, long w, long n, long workspace);
 
     void bwdWeight(long dw, long x, long dy, long n, int mode, long workspace);

@@ -70,6 +70,9 @@ public interface Plan extends AutoCloseable {
   /** Real convolution (native/ops/conv2d). */
   interface Conv2d extends Plan {
     Conv2dSpec spec();
+
+    /** Whether {@link Backend#conv2dMaxPoolBatchNormFwd} pools by {@code pool} as it convolves. */
+    boolean fusesMaxPool(Conv2dSpec pool);
   }
 
   /** Fully connected layer (native/ops/linear). */

@@ -99,6 +99,10 @@ final class BatchNorm2d implements Layer {
     return sums;
   }
 
+  Tensor gamma() {
+    return gamma.value();
+  }
+
   /** scale and shift of the coming application. */
   Tensor affine() {
     return affine;

@@ -62,6 +62,27 @@ final class Conv2d implements Layer {
     backend.conv2dFwd(plan, n, y, x, weight.operand(), planner.workspace());
   }
 
+  boolean fusesMaxPool(Conv2dSpec pool) {
+    return plan.fusesMaxPool(pool);
+  }
+
+  /** See {@link Backend#conv2dMaxPoolBatchNormFwd}. */
+  void forwardPooled(
+      Conv2dSpec pool, int n, Activation out, Tensor x, BatchNorm2d norm, Tensor thresholdOrNull) {
+    backend.conv2dMaxPoolBatchNormFwd(
+        plan,
+        pool,
+        n,
+        out.real(),
+        out.bits(),
+        x,
+        weight.operand(),
+        norm.gamma(),
+        norm.affine(),
+        thresholdOrNull,
+        planner.workspace());
+  }
+
   void backwardWeight(int n, Tensor x, Tensor dy, GradMode mode) {
     backend.conv2dBwdWeight(
         plan, n, weight.passGradient(), x, dy, weight.passMode(mode), planner.workspace());

@@ -24,6 +24,7 @@ final class Stem implements Block {
   private Conv2d conv;
   private BatchNorm2d norm;
   private Conv2dSpec pool;
+  private boolean fuses; // all of it in one pass, where nothing is kept of it: evaluation
   private Tensor v;
   private Tensor vmax; // what is normalised: of the imagenet stem the winners of v, else v
   private Tensor index;
@@ -55,7 +56,11 @@ final class Stem implements Block {
             : Conv2dSpec.square(input.image(), width, 3, 1, 1);
     conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", spec.output(n), null);
-    v = planner.keep(spec.output(n), planner.real());
+    pool =
+        imagenet ? new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1) : null;
+    fuses = imagenet && conv.fusesMaxPool(pool);
+    boolean keeps = !fuses || planner.training();
+    v = keeps ? planner.keep(spec.output(n), planner.real()) : null;
     vmax = v;
     dv = planner.outputGradient(spec.output(n));
     Shape outShape = spec.output(n);
@@ -69,10 +74,11 @@ final class Stem implements Block {
             spec.macs(),
             conv.kernelName()));
     if (imagenet) {
-      pool = new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1);
       outShape = pool.output(n);
-      vmax = planner.keep(outShape, planner.real());
-      index = planner.keep(outShape, DType.U8);
+      if (keeps) {
+        vmax = planner.keep(outShape, planner.real());
+        index = planner.keep(outShape, DType.U8);
+      }
       planner.layer(
           new Planner.LayerRow(
               "maxpool", "max-pool 3x3/2" + (relu ? ", relu" : ""), pool.output(1), 0, 0, 0, ""));
@@ -96,23 +102,28 @@ final class Stem implements Block {
 
   @Override
   public void forward(int n, Pass pass) {
-    conv.forward(n, v, images);
-    if (imagenet) {
-      norm.prepareMaxPool(pool, n, vmax, index, v, pass);
+    if (fuses && pass == Pass.EVALUATE) {
+      norm.prepare(n, null, pass);
+      conv.forwardPooled(pool, n, out, images, norm, Sign.thresholdOf(next));
     } else {
-      norm.prepare(n, v, pass);
+      conv.forward(n, v, images);
+      if (imagenet) {
+        norm.prepareMaxPool(pool, n, vmax, index, v, pass);
+      } else {
+        norm.prepare(n, v, pass);
+      }
+      backend.batchNormApply(
+          n,
+          out.real(),
+          out.bits(),
+          vmax,
+          norm.affine(),
+          null,
+          null,
+          null,
+          null,
+          Sign.thresholdOf(next));
     }
-    backend.batchNormApply(
-        n,
-        out.real(),
-        out.bits(),
-        vmax,
-        norm.affine(),
-        null,
-        null,
-        null,
-        null,
-        Sign.thresholdOf(next));
     if (relu) { // behind the pooling, where there is a quarter of the values: the maximum is the
       // same
       backend.activationFwd(n, out.real(), out.real(), ActivationKind.RELU, 0);

@@ -24,7 +24,7 @@ public final class NativeLibrary {
   /**
    * Must equal kAbi in native/jni/library_jni.cpp; raised with every change of a native signature.
    */
-  public static final int ABI = 6;
+  public static final int ABI = 7;
 
   /** System property that names the library file. */
   public static final String OVERRIDE = "bireal.library";

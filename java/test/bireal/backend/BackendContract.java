@@ -2,6 +2,7 @@ package bireal.backend;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -628,6 +629,69 @@ abstract class BackendContract {
                 workspace);
           }
         });
+  }
+
+  @Test
+  void theStemInOnePassHasTheBitsOfItsThreeOps() {
+    compare(
+        desk -> {
+          Backend b = desk.backend;
+          Conv2dSpec spec = Conv2dSpec.square(Shape.of(19, 22, 3), 33, 7, 2, 3);
+          Conv2dSpec pool = new Conv2dSpec(spec.P(), spec.Q(), 33, 33, 3, 3, 2, 1);
+          Conv2dSpec other = new Conv2dSpec(spec.P(), spec.Q(), 33, 33, 2, 2, 2, 0);
+          try (Plan.Conv2d plan = b.planConv2d(spec, 3, DType.F32)) {
+            Tensor x = desk.make("x", DType.F32, 3, 19, 22, 3);
+            Tensor w = desk.make("w", DType.F32, 33, 7, 7, 3);
+            Tensor gamma = desk.make("gamma", DType.F32, 33);
+            Tensor affine = desk.make("affine", DType.F32, 2, 33);
+            Tensor threshold = desk.make("threshold", DType.F32, 33);
+            Tensor workspace = desk.scratch(plan.workspaceBytes());
+            Tensor y = desk.make("y", DType.F32, 3, pool.P(), pool.Q(), 33);
+            Tensor bits = desk.make("bits", DType.BITS, 3, pool.P(), pool.Q(), 33);
+            assertFalse(plan.fusesMaxPool(other));
+            for (Conv2dSpec wrong : List.of(other, new Conv2dSpec(9, 9, 33, 33, 3, 3, 2, 1))) {
+              assertThrows(
+                  IllegalArgumentException.class,
+                  () ->
+                      b.conv2dMaxPoolBatchNormFwd(
+                          plan, wrong, 3, y, bits, x, w, gamma, affine, threshold, workspace));
+            }
+            if (!plan.fusesMaxPool(pool)) {
+              assertThrows(
+                  IllegalArgumentException.class,
+                  () ->
+                      b.conv2dMaxPoolBatchNormFwd(
+                          plan, pool, 3, y, bits, x, w, gamma, affine, threshold, workspace));
+              return;
+            }
+            Tensor v = desk.make("v", DType.F32, 3, spec.P(), spec.Q(), 33);
+            Tensor vmax = desk.make("vmax", DType.F32, 3, pool.P(), pool.Q(), 33);
+            Tensor index = desk.make("index", DType.U8, 3, pool.P(), pool.Q(), 33);
+            b.conv2dFwd(plan, 3, v, x, w, workspace);
+            b.batchNormMaxPoolFwd(pool, 3, vmax, index, null, v, gamma, workspace);
+            b.batchNormApply(3, y, bits, vmax, affine, null, null, null, null, threshold);
+            byte[] expected = bytes(b, y);
+            byte[] expectedBits = bytes(b, bits);
+            b.zero(y);
+            b.zero(bits);
+            b.conv2dMaxPoolBatchNormFwd(
+                plan, pool, 3, y, bits, x, w, gamma, affine, threshold, workspace);
+            assertArrayEquals(expected, bytes(b, y));
+            assertArrayEquals(expectedBits, bytes(b, bits));
+            b.zero(y);
+            b.conv2dMaxPoolBatchNormFwd(
+                plan, pool, 3, y, null, x, w, gamma, affine, threshold, workspace);
+            assertArrayEquals(expected, bytes(b, y));
+          }
+        });
+  }
+
+  private static byte[] bytes(Backend b, Tensor tensor) {
+    ByteBuffer buffer = ByteBuffer.allocateDirect(Math.toIntExact(tensor.bytes()));
+    b.read(buffer, tensor);
+    byte[] bytes = new byte[buffer.capacity()];
+    buffer.get(0, bytes);
+    return bytes;
   }
 
   @Test

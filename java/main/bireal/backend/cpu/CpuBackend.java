@@ -195,6 +195,7 @@ public final class CpuBackend extends CheckedBackend {
         this,
         spec,
         maxImages,
+        reference,
         CpuOps.planConv2d(
             context(),
             maxImages,

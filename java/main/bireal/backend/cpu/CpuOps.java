@@ -95,6 +95,21 @@ final class CpuOps implements Ops {
 
   static native void conv2dFwd(long plan, long y, long x, long w, long n, long workspace);
 
+  static native boolean conv2dFusesMaxPool(long plan, long r, long s, long stride, long pad);
+
+  /** Evaluation on the fast path: the reference has the three ops. */
+  static native void conv2dMaxPoolBatchNormFwd(
+      long plan,
+      long y,
+      long bits,
+      long x,
+      long w,
+      long gamma,
+      long affine,
+      long threshold,
+      long n,
+      long workspace);
+
   static native void conv2dBwdInput(long plan, long dx, long dy, long w, long n, long workspace);
 
   static native void conv2dBwdWeight(

@@ -196,8 +196,10 @@ abstract class CpuPlan implements Ops.Planned {
 
   static final class Conv2d extends CpuPlan implements Ops.Conv2d {
     private final Conv2dSpec spec;
+    private final boolean reference;
 
-    Conv2d(CheckedBackend owner, Conv2dSpec spec, int maxImages, long pointer) {
+    Conv2d(
+        CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean reference, long pointer) {
       super(
           owner,
           new Handle("convolution plan " + spec, pointer, CpuOps::destroyConv2d),
@@ -205,11 +207,35 @@ abstract class CpuPlan implements Ops.Planned {
           CpuOps.conv2dWorkspaceBytes(pointer),
           CpuOps.conv2dKernelName(pointer));
       this.spec = spec;
+      this.reference = reference;
     }
 
     @Override
     public void fwd(long y, long x, long w, long n, long workspace) {
       CpuOps.conv2dFwd(pointer(), y, x, w, n, workspace);
+    }
+
+    /** The law of the reference is that of the three ops. */
+    @Override
+    public boolean fusesMaxPool(Conv2dSpec pool) {
+      return !reference
+          && CpuOps.conv2dFusesMaxPool(
+              pointer(), pool.R(), pool.S(), pool.stride(), pool.pad());
+    }
+
+    @Override
+    public void maxPoolBatchNormFwd(
+        long y,
+        long bits,
+        long x,
+        long w,
+        long gamma,
+        long affine,
+        long threshold,
+        long n,
+        long workspace) {
+      CpuOps.conv2dMaxPoolBatchNormFwd(
+          pointer(), y, bits, x, w, gamma, affine, threshold, n, workspace);
     }
 
     @Override

@@ -325,8 +325,9 @@ public final class PairedBackend {
                   // Each backend looks at its own need; the tensor serves both.
                   case "workspaceBytes" ->
                       Math.max((long) invoke(method, pair.own), (long) invoke(method, pair.other));
-                  case "fusesBatchNorm" ->
-                      (boolean) invoke(method, pair.own) && (boolean) invoke(method, pair.other);
+                  case "fusesBatchNorm", "fusesMaxPool" ->
+                      (boolean) invoke(method, pair.own, args)
+                          && (boolean) invoke(method, pair.other, args);
                   case "hashCode" -> System.identityHashCode(proxy);
                   case "equals" -> proxy == args[0];
                   default -> invoke(method, pair.own);
