@@ -132,7 +132,7 @@ BIREAL_INLINE bool max_pool_band_columns(const BatchNormMaxPoolBand& k) {
 template <int kLanes>
 BIREAL_INLINE void batch_norm_max_pool_band(const BatchNormMaxPoolBand& k) {
   bool plain = true;
-  for (int64_t c = 0; c < k.C; ++c) plain &= k.gamma[c] < 0 || k.gamma[c] > 0;
+  for (int64_t c = 0; c < k.C; ++c) plain &= k.gamma[c] != 0;
   if (!plain || !max_pool_band_columns<kLanes, false>(k)) max_pool_band_columns<kLanes, true>(k);
 }
 
