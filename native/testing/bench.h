@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 namespace bireal::testing {
 
@@ -27,7 +28,19 @@ class Aligned {
   std::unique_ptr<T[], Free> data_;
 };
 
+inline double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + long(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
 inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+template <class Run>
+double timed(const Run& run) {
+  const double begin = seconds_now();
+  run();
+  return seconds_now() - begin;
+}
 
 /// Of the clock under load: a chain of multiplications with a latency of 3.
 inline double seconds_per_cycle() {

@@ -129,11 +129,6 @@ void run_bwd_weight(benchmark::State& state, const Conv2dShape& shape) {
   report(state, bench);
 }
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + long(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
 // oneDNN's float32 convolution alone: no unpacking, no change of layout.
 class OneDnnConv {
  public:
@@ -183,13 +178,6 @@ class OneDnnConv {
   std::string kernel_name_;
   std::unordered_map<int, dnnl::memory> args_;
 };
-
-template <class Run>
-double timed(const Run& run) {
-  const double begin = seconds_now();
-  run();
-  return seconds_now() - begin;
-}
 
 // Manual time: ours.
 template <class Pass>

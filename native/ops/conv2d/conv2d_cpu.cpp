@@ -218,7 +218,7 @@ class WinogradConv {
       const Scratch own = scratch(workspace, worker);
       transform_rows(own, x + image * s_.input_count(1), begin, end);
       for (int64_t p = begin; p < end; p += kOutputs)
-        run_row(workspace, own, p - begin, y + (image * P + p) * Q * s_.K, std::min(end - p, kOutputs));
+        run_row(workspace, own, p - begin, y + (image * P + p) * Q * s_.K, std::min(end - p, kOutputs), true);
     });
   }
 
@@ -240,7 +240,7 @@ class WinogradConv {
         transform_rows(own, x + image * s_.input_count(1), first, last);
         for (int64_t p = first; p < last; p += kOutputs) {
           band.rows = std::min(last - p, kOutputs);
-          run_row(workspace, own, p - first, own.y, band.rows);
+          run_row(workspace, own, p - first, own.y, band.rows, false);
           batch_norm_max_pool_band(context, band);
           band.above = band.last;
           band.last = band.last == own.last[0] ? own.last[1] : own.last[0];
@@ -297,9 +297,9 @@ class WinogradConv {
   }
 
   /// y [rows][Q,K] of up to kOutputs rows from row p of those in h on.
-  void run_row(const void* workspace, const Scratch& own, int64_t p, float* y, int64_t rows) const {
+  void run_row(const void* workspace, const Scratch& own, int64_t p, float* y, int64_t rows, bool fetch) const {
     kernel_.run(tiles_, {own.h + p * s_.stride * tiles_.row_floats(), own.v, static_cast<const float*>(workspace), row_zeros(),
-                         column_zeros(), y, rows, s_.Q(), s_.K});
+                         column_zeros(), y, rows, s_.Q(), s_.K, fetch});
   }
 
   void transform_all_weights(Context& context, const float* w, void* workspace) const {

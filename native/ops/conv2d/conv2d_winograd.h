@@ -85,6 +85,7 @@ struct Conv2dWinogradRow {          // one row of tiles
   int64_t row_zeros, column_zeros;  // of the filter padded in front to 4 * stride: phases without a product at point 0
   float* y;                         // [rows][Q,K]
   int64_t rows, Q, K;               // rows <= 4
+  bool fetch;                       // y is not in the second-level cache
 };
 
 struct Conv2dWinogradKernel {

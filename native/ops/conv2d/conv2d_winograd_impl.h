@@ -88,13 +88,33 @@ BIREAL_INLINE void conv2d_winograd_transform_columns(const Conv2dWinogradTiles& 
   }
 }
 
-template <class Vec, int kTiles>
+/// sum[i] += x[i * kTerms + j] * w[j] over kTerms terms: one pointer, no loop.
+template <class Vec, int kTerms, int kTiles>
+BIREAL_INLINE void conv2d_winograd_add_products(typename Vec::V (&sum)[kTiles][Vec::kVectors], const float* x, const float* w) {
+  using V = typename Vec::V;
+  enum { kVectors = Vec::kVectors };
+#pragma GCC unroll 8
+  for (int j = 0; j < kTerms; ++j) {
+    V weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = Vec::load(w + (j * kVectors + v) * Vec::kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kTiles; ++i) {
+      const V value = Vec::broadcast(x + i * kTerms + j);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, weights[v], sum[i][v]);
+    }
+  }
+}
+
+/// kDepth: tiles.depth, where it is known.
+template <class Vec, int kDepth, int kTiles>
 BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row, const float* u,
                                          int64_t tile0, int64_t k0) {
   using V = typename Vec::V;
   enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes };
   enum { kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
-  const int64_t Q = row.Q, K = row.K, depth = tiles.depth;
+  const int64_t Q = row.Q, K = row.K, depth = kDepth > 0 ? kDepth : tiles.depth;
   alignas(64) float lines[kPoints][kOutputs][kTiles * kBlock];  // [row point][output column]
   const float* v = row.v + tile0 * depth;
   for (int64_t row_point = 0; row_point < kPoints; ++row_point) {
@@ -102,7 +122,8 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
     const int64_t first_phase = row_point == 0 ? row.row_zeros : 0;
     for (int64_t point = 0; point < kPoints; ++point) {
       // Lines of y that will be written are fetched meanwhile: written all at once, they would wait for the third-level cache.
-      for (int64_t pixel = row_point * kPoints + point; pixel < kTiles * kOutputs * kOutputs; pixel += kPoints * kPoints) {
+      for (int64_t pixel = row_point * kPoints + point; row.fetch && pixel < kTiles * kOutputs * kOutputs;
+           pixel += kPoints * kPoints) {
         const int64_t r = pixel % kOutputs, q = tile0 * kOutputs + pixel / kOutputs;
         if (r < row.rows && q < Q)
           for (int64_t k = k0; k < k0 + kBlock && k < K; k += 16) __builtin_prefetch(row.y + (r * Q + q) * K + k, 1);
@@ -114,10 +135,14 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) sum[i][j] = Vec::zero();
       for (int64_t phase = first_phase; phase < tiles.stride; ++phase) {
+        const float* first = v + phase * tiles.row_floats() + point * tiles.plane_floats;
+        if (kDepth > 0 && first_term == 0) {
+          conv2d_winograd_add_products<Vec, kDepth>(sum, first, u + phase * depth * kBlock);
+          continue;
+        }
         const float* x[kTiles];
 #pragma GCC unroll 16
-        for (int i = 0; i < kTiles; ++i)
-          x[i] = v + phase * tiles.row_floats() + point * tiles.plane_floats + i * depth + first_term;
+        for (int i = 0; i < kTiles; ++i) x[i] = first + i * depth + first_term;
         conv2d_add_products<Vec>(sum, x, u + (phase * depth + first_term) * kBlock, depth - first_term);
       }
 #pragma GCC unroll 16
@@ -157,17 +182,17 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
     }
 }
 
-template <class Vec, int kTiles>
+template <class Vec, int kDepth, int kTiles>
 BIREAL_INLINE void conv2d_winograd_tiles_of(int64_t count, const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row,
                                             const float* u, int64_t tile0, int64_t k0) {
   if constexpr (kTiles > 1) {
-    if (count < kTiles) return conv2d_winograd_tiles_of<Vec, kTiles - 1>(count, tiles, row, u, tile0, k0);
+    if (count < kTiles) return conv2d_winograd_tiles_of<Vec, kDepth, kTiles - 1>(count, tiles, row, u, tile0, k0);
   }
-  conv2d_winograd_tiles<Vec, kTiles>(tiles, row, u, tile0, k0);
+  conv2d_winograd_tiles<Vec, kDepth, kTiles>(tiles, row, u, tile0, k0);
 }
 
-template <class Vec>
-BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
+template <class Vec, int kDepth>
+BIREAL_INLINE void conv2d_winograd_row_of(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
   enum { kBlock = Vec::kVectors * Vec::kLanes, kPoints = Winograd4x4::kPoints };
   conv2d_winograd_transform_columns<Vec>(tiles, row.v, row.h);
   // Groups of nearly equal width, as the direct kernel's.
@@ -177,9 +202,16 @@ BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const C
     const int64_t count = narrow + (g < tiles.tiles % groups);
     const float* u = row.u;
     for (int64_t k0 = 0; k0 < row.K; k0 += kBlock, u += kPoints * kPoints * tiles.stride * tiles.depth * kBlock)
-      conv2d_winograd_tiles_of<Vec, Vec::kPixels>(count, tiles, row, u, tile0, k0);
+      conv2d_winograd_tiles_of<Vec, kDepth, Vec::kPixels>(count, tiles, row, u, tile0, k0);
     tile0 += count;
   }
+}
+
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row) {
+  enum { kStemDepth = 2 * 3 };  // stride 2 over three channels
+  if (tiles.depth == kStemDepth) return conv2d_winograd_row_of<Vec, kStemDepth>(tiles, row);
+  conv2d_winograd_row_of<Vec, 0>(tiles, row);
 }
 
 }  // namespace bireal::cpu
