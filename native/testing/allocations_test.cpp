@@ -49,10 +49,11 @@ constexpr int64_t n = 8, H = 8, C = 64, K = 64;
 /// Buffers and plans of every op, and calls of all of them.
 struct Step {
   cpu::Context& context;
-  Conv2dShape square{n, H, H, C, K, 3, 3, 1, 1}, half{n, H, H, C, C, 2, 2, 2, 0}, stem{n, H, H, 3, K, 3, 3, 1, 1};
+  Conv2dShape square{n, H, H, C, K, 3, 3, 1, 1}, half{n, H, H, C, C, 2, 2, 2, 0}, stem{n, H, H, 3, K, 3, 3, 1, 1},
+      large_stem{n, H, H, 3, K, 7, 7, 2, 3};
   int64_t rows = n * H * H, cells = rows * C, weights = K * 9 * C;
   cpu::BinaryConvPlan fixed16, float32;
-  cpu::Conv2dPlan conv;
+  cpu::Conv2dPlan conv, large_conv;
   cpu::LinearPlan linear;
   // Values do not matter, only that they are finite; x and z are inputs, y, d and g outputs.
   Guarded<float> x, y, z, d, w, g, m, v, alpha, affine, coefficients, image;
@@ -71,6 +72,7 @@ struct Step {
         fixed16(cpu::binary_conv_plan(context, square, BinaryConvGradient::kFixed16)),
         float32(cpu::binary_conv_plan(context, square, BinaryConvGradient::kFloat32)),
         conv(cpu::conv2d_plan(context, stem)),
+        large_conv(cpu::conv2d_plan(context, large_stem)),
         linear(cpu::linear_plan(context, n, C, K)),
         x(random_floats(cells, 1)),
         y(random_floats(cells, 2)),
@@ -93,9 +95,9 @@ struct Step {
         float_sums(std::vector<double>(size_t(2 * K), 1.0)),
         metrics(std::vector<double>(4, 0.0)),
         mean(std::vector<double>(3, 0.5)),
-        workspace(
-            std::max({fixed16.workspace_bytes, float32.workspace_bytes, conv.workspace_bytes, linear.workspace_bytes,
-                      batch_norm_workspace_bytes(K), softmax_xent_workspace_bytes(n), finite_norm_workspace_bytes(weights)})),
+        workspace(std::max({fixed16.workspace_bytes, float32.workspace_bytes, conv.workspace_bytes, large_conv.workspace_bytes,
+                            linear.workspace_bytes, batch_norm_workspace_bytes(K), softmax_xent_workspace_bytes(n),
+                            finite_norm_workspace_bytes(weights)})),
         prepared(std::max(fixed16.prepared_bytes, float32.prepared_bytes)),
         index(std::vector<uint8_t>(size_t(cells), 0)),
         pixels(std::vector<uint8_t>(size_t(n * H * H * 3), 100)),
@@ -125,6 +127,11 @@ struct Step {
                [&] { cpu::binary_conv_bwd_weight(c, *plan, g.data(), bits.data(), z.data(), n, mode, scratch()); });
     }
     around("conv2d_fwd", [&] { cpu::conv2d_fwd(c, conv, y.data(), image.data(), w.data(), n, scratch()); });
+    around("conv2d_pool_norm_fwd", [&] {
+      require(cpu::conv2d_fuses_max_pool(large_conv, 3, 3, 2, 1), "not fused");
+      BatchNormApply norm{nullptr, DType::kF32, affine.data(), nullptr, nullptr, nullptr};
+      cpu::conv2d_pool_norm_fwd(c, large_conv, y.data(), nullptr, affine.data(), norm, image.data(), w.data(), n, scratch());
+    });
     around("conv2d_bwd_input", [&] { cpu::conv2d_bwd_input(c, conv, image.data(), z.data(), w.data(), n, scratch()); });
     around("conv2d_bwd_weight",
            [&] { cpu::conv2d_bwd_weight(c, conv, g.data(), image.data(), z.data(), n, GradMode::kOverwrite, scratch()); });

@@ -305,8 +305,8 @@ public interface Backend extends AutoCloseable {
 
   /**
    * {@link #conv2dFwd}, {@link #batchNormMaxPoolFwd} of its output by {@code pool} and {@link
-   * #batchNormApply} of the winners with {@code affine}, with the same results, of which only y
-   * and bits are written: evaluation. The plan must {@link Plan.Conv2d#fusesMaxPool}.
+   * #batchNormApply} of the winners with {@code affine}, with the same results, of which only y and
+   * bits are written: evaluation. The plan must {@link Plan.Conv2d#fusesMaxPool}.
    */
   void conv2dMaxPoolBatchNormFwd(
       Plan.Conv2d plan,

@@ -56,8 +56,7 @@ final class Stem implements Block {
             : Conv2dSpec.square(input.image(), width, 3, 1, 1);
     conv = new Conv2d(planner, "conv1.weight", spec, config);
     norm = new BatchNorm2d(planner, "bn1", spec.output(n), null);
-    pool =
-        imagenet ? new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1) : null;
+    pool = imagenet ? new Conv2dSpec(spec.P(), spec.Q(), width, width, 3, 3, 2, 1) : null;
     fuses = imagenet && conv.fusesMaxPool(pool);
     boolean keeps = !fuses || planner.training();
     v = keeps ? planner.keep(spec.output(n), planner.real()) : null;

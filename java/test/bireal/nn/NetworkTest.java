@@ -196,7 +196,7 @@ class NetworkTest {
     return made;
   }
 
-  /** It takes 4 images at a time with one thread, 6 with three, and reuses its memory. */
+  /** It takes 4 images at a time with one thread, all with three, and reuses its memory. */
   @ParameterizedTest
   @MethodSource("every")
   void aNetworkPlannedForEvaluationAgreesWithOneForTrainingToTheBit(NetworkConfig config) {

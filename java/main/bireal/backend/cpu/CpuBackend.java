@@ -81,13 +81,14 @@ public final class CpuBackend extends CheckedBackend {
   }
 
   /**
-   * So few that what one op writes is still in the caches when the next one reads it, but two for
-   * each thread, since real convolutions are cut by images. Plans for up to 16 images compute each
-   * by itself, so the count cannot show in the results (native/cpu/onednn.h).
+   * So few that what one op writes is still in the caches when the next one reads it, but four for
+   * each thread: most ops are cut by images, and at the end of each the threads wait for the last.
+   * Plans for up to 16 images compute each by itself, so the count cannot show in the results
+   * (native/cpu/onednn.h).
    */
   @Override
   public int evaluationImages() {
-    return Math.max(4, Math.min(2 * threads, 16));
+    return Math.min(4 * threads, 16);
   }
 
   @Override

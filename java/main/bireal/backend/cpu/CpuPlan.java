@@ -198,8 +198,7 @@ abstract class CpuPlan implements Ops.Planned {
     private final Conv2dSpec spec;
     private final boolean reference;
 
-    Conv2d(
-        CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean reference, long pointer) {
+    Conv2d(CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean reference, long pointer) {
       super(
           owner,
           new Handle("convolution plan " + spec, pointer, CpuOps::destroyConv2d),
@@ -219,8 +218,7 @@ abstract class CpuPlan implements Ops.Planned {
     @Override
     public boolean fusesMaxPool(Conv2dSpec pool) {
       return !reference
-          && CpuOps.conv2dFusesMaxPool(
-              pointer(), pool.R(), pool.S(), pool.stride(), pool.pad());
+          && CpuOps.conv2dFusesMaxPool(pointer(), pool.R(), pool.S(), pool.stride(), pool.pad());
     }
 
     @Override
