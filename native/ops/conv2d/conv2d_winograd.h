@@ -73,6 +73,8 @@ struct Conv2dWinogradTiles {
   int64_t x_floats(int64_t rows) const { return rows * x_pitch_floats + kMostLanes; }
   int64_t row_floats() const { return Winograd4x4::kPoints * plane_floats; }
   int64_t v_floats() const { return Winograd4x4::kPoints * stride * row_floats(); }
+  /// Tiles from one point of m to the next: an odd number, so that the points of a tile do not share a few sets of the cache.
+  int64_t gradient_pitch() const { return tiles | 1; }
 
  private:
   enum { kMostLanes = 16 };
@@ -87,11 +89,21 @@ struct Conv2dWinogradRow {          // one row of tiles
   int64_t rows, Q, K;               // rows <= 4
 };
 
+struct Conv2dWinogradWeightRow {  // the same for the gradient
+  const float* h;
+  float *v, *m;                     // scratch; m [row point][column point][gradient_pitch][block]
+  float* sums;                      // as u, to add to
+  int64_t row_zeros, column_zeros;
+  const float *dy, *dy_end;         // [rows][Q,K]; where the gradients that the caller will come to end
+  int64_t rows, Q, K;
+};
+
 struct Conv2dWinogradKernel {
   const char* name;
   int64_t block;  // output channels that lie side by side in u; K is padded with zeros to a multiple
   void (*transform)(const Conv2dWinogradTiles& tiles, float* h, const float* x, int64_t rows);  // h = x B^T
   void (*run)(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row);
+  void (*run_weight)(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row);
 };
 extern const Conv2dWinogradKernel conv2d_winograd_avx2, conv2d_winograd_avx512;
 

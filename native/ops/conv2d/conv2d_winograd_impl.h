@@ -182,4 +182,96 @@ BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const C
   }
 }
 
+/// out[point] = A^T d.
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_gradient_points(typename Vec::V (&out)[Winograd4x4::kPoints],
+                                                   const typename Vec::V (&d)[Winograd4x4::kOutputs]) {
+  using V = typename Vec::V;
+  enum { kPairs = Winograd4x4::kPairs };
+  out[0] = d[0];
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    V parts[2];  // of even powers, of odd ones
+    const auto power = [&](int k) { return Vec::all(kWinograd.A[k][1 + 2 * pair]); };
+#pragma GCC unroll 4
+    for (int odd = 0; odd < 2; ++odd) {
+      const int unit = kWinograd.unit[pair], first = unit == odd + 2 ? odd + 2 : odd, second = 2 * odd + 2 - first;
+      const V sum = unit == first ? d[first] : power(first) * d[first];
+      parts[odd] = Vec::multiply_add(power(second), d[second], sum);
+    }
+    out[1 + 2 * pair] = parts[0] + parts[1];
+    out[2 + 2 * pair] = parts[0] - parts[1];
+  }
+}
+
+/// m[point] of a row of tiles = A^T dy A, for one block of channels from k0 on.
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_gradient(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row, int64_t k0) {
+  using V = typename Vec::V;
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
+  const int64_t point_floats = tiles.gradient_pitch() * kBlock;
+  for (int64_t tile = 0; tile < tiles.tiles; ++tile) {
+    const int64_t q0 = tile * kOutputs;
+    const float* dy = row.dy + q0 * row.K + k0;
+    int64_t row_pitch = row.Q * row.K, pitch = row.K;
+    alignas(64) float padded[kOutputs][kOutputs][kBlock];
+    if (row.rows < kOutputs || q0 + kOutputs > row.Q || k0 + kBlock > row.K) {
+      for (int64_t r = 0; r < kOutputs; ++r)
+        for (int64_t q = 0; q < kOutputs; ++q)
+          for (int64_t k = 0; k < kBlock; ++k)
+            padded[r][q][k] = r < row.rows && q0 + q < row.Q && k0 + k < row.K ? dy[r * row_pitch + q * pitch + k] : 0.0f;
+      dy = padded[0][0];
+      row_pitch = kOutputs * kBlock;
+      pitch = kBlock;
+    }
+    for (int j = 0; j < kBlock; j += Vec::kLanes) {
+      V columns[kOutputs][kPoints];
+#pragma GCC unroll 4
+      for (int q = 0; q < kOutputs; ++q) {
+        V d[kOutputs];
+#pragma GCC unroll 4
+        for (int r = 0; r < kOutputs; ++r) d[r] = Vec::load(dy + r * row_pitch + q * pitch + j);
+        conv2d_winograd_gradient_points<Vec>(columns[q], d);
+      }
+      float* m = row.m + tile * kBlock + j;
+#pragma GCC unroll 8
+      for (int row_point = 0; row_point < kPoints; ++row_point) {
+        V d[kOutputs], points[kPoints];
+#pragma GCC unroll 4
+        for (int q = 0; q < kOutputs; ++q) d[q] = columns[q][row_point];
+        conv2d_winograd_gradient_points<Vec>(points, d);
+#pragma GCC unroll 8
+        for (int point = 0; point < kPoints; ++point) Vec::store(m + (row_point * kPoints + point) * point_floats, points[point]);
+      }
+    }
+  }
+}
+
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_weight_row(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
+  const int64_t depth = tiles.depth, point_floats = tiles.gradient_pitch() * kBlock;
+  conv2d_winograd_transform_columns<Vec>(tiles, row.v, row.h);
+  float* sums = row.sums;
+  for (int64_t k0 = 0; k0 < row.K; k0 += kBlock) {
+    conv2d_winograd_gradient<Vec>(tiles, row, k0);
+    // Meanwhile the lines of dy that the next block will read are fetched.
+    const bool last = k0 + kBlock >= row.K;
+    const float* next = last ? row.dy + kOutputs * row.Q * row.K : row.dy + k0 + kBlock;
+    for (int64_t row_point = 0; row_point < kPoints; ++row_point)
+      for (int64_t point = 0; point < kPoints; ++point) {
+        for (int64_t pixel = row_point * kPoints + point; pixel < kOutputs * row.Q; pixel += kPoints * kPoints)
+          if (next + pixel * row.K < row.dy_end)
+            for (int64_t k = 0; k < kBlock; k += 16) __builtin_prefetch(next + pixel * row.K + k);
+        const float* m = row.m + (row_point * kPoints + point) * point_floats;
+        const int64_t first_term = point == 0 ? row.column_zeros * (depth / tiles.stride) : 0;
+        for (int64_t phase = 0; phase < tiles.stride; ++phase, sums += depth * kBlock) {
+          if (row_point == 0 && phase < row.row_zeros) continue;
+          const float* x = row.v + (row_point * tiles.stride + phase) * tiles.row_floats() + point * tiles.plane_floats;
+          conv2d_weight_terms<Vec>(depth - first_term, sums + first_term * kBlock, x + first_term, depth, m, kBlock, tiles.tiles);
+        }
+      }
+  }
+}
+
 }  // namespace bireal::cpu
