@@ -267,33 +267,35 @@ class WinogradConv {
 };
 
 /// The gradient of the weights by Winograd's algorithm: products of transformed pixels and gradients are summed point by point
-/// over a slice of the batch, slices in double, and the sums transformed once.
+/// over a slice of the batch, then over the slices, and the sums transformed once.
 class WinogradWeight {
  public:
   WinogradWeight(Isa isa, const Conv2dShape& shape, int thread_count)
       : kernel_(select_winograd(isa)), s_(shape), tiles_(shape.Q(), shape.stride, shape.C), thread_count_(thread_count) {
     const int64_t rows = tiles_.input_rows(kTaskRows);
     blocks_ = (s_.K + kernel_.block - 1) / kernel_.block;
-    sum_bytes_ = aligned64(blocks_ * kPoints * point_floats() * int64_t(sizeof(float)));
+    sum_floats_ = aligned64(blocks_ * kPoints * point_floats() * int64_t(sizeof(float))) / int64_t(sizeof(float));
     v_bytes_ = aligned64(tiles_.v_floats() * int64_t(sizeof(float)));
     h_bytes_ = aligned64(rows * tiles_.row_floats() * int64_t(sizeof(float)));
-    m_bytes_ = aligned64(kPoints * tiles_.gradient_pitch() * kernel_.block * int64_t(sizeof(float)));
+    m_bytes_ = aligned64(2 * kLine * Conv2dWinogradTiles::kGroup * kernel_.block * int64_t(sizeof(float)));
     worker_bytes_ = v_bytes_ + h_bytes_ + m_bytes_ + aligned64(tiles_.x_floats(rows) * int64_t(sizeof(float)));
     slices_ = std::min(Context::kSlices, s_.N);
   }
 
-  int64_t workspace_bytes() const { return slices_ * sum_bytes_ + thread_count_ * worker_bytes_; }
+  int64_t workspace_bytes() const { return slices_ * sum_floats_ * int64_t(sizeof(float)) + thread_count_ * worker_bytes_; }
 
   void run(Context& context, float* dw, const float* x, const float* dy, int64_t n, GradMode mode, void* workspace) const {
     const int64_t images = (s_.N + slices_ - 1) / slices_, slices = (n + images - 1) / images;
-    char* workers = static_cast<char*>(workspace) + slices_ * sum_bytes_;
+    float* sums = static_cast<float*>(workspace);
+    char* workers = static_cast<char*>(workspace) + slices_ * sum_floats_ * int64_t(sizeof(float));
     context.parallel(slices, [&](int64_t slice, int worker) {
-      float* sums = slice_sums(workspace, slice);
-      std::memset(sums, 0, size_t(sum_bytes_));
+      float* own = sums + slice * sum_floats_;
+      std::fill(own, own + sum_floats_, 0.0f);
       for (int64_t image = slice * images; image < std::min(n, (slice + 1) * images); ++image)
-        add_image(sums, x + image * s_.input_count(1), dy + image * s_.output_count(1), workers + worker * worker_bytes_);
+        add_image(own, x + image * s_.input_count(1), dy + image * s_.output_count(1), workers + worker * worker_bytes_);
     });
-    context.parallel(blocks_ * s_.stride * tiles_.depth, [&](int64_t task, int) { finish(dw, workspace, slices, task, mode); });
+    onednn::add_partials(context, sums, sums, sum_floats_, slices, sum_floats_);
+    context.parallel(blocks_ * s_.stride * tiles_.depth, [&](int64_t task, int) { finish(dw, sums, task, mode); });
   }
 
  private:
@@ -302,9 +304,6 @@ class WinogradWeight {
   int64_t point_floats() const { return s_.stride * tiles_.depth * kernel_.block; }
   int64_t row_zeros() const { return kTaps * s_.stride - s_.R; }
   int64_t column_zeros() const { return kTaps * s_.stride - s_.S; }
-  float* slice_sums(void* workspace, int64_t slice) const {
-    return reinterpret_cast<float*>(static_cast<char*>(workspace) + slice * sum_bytes_);
-  }
 
   void add_image(float* sums, const float* x, const float* dy, char* scratch) const {
     float *v = reinterpret_cast<float*>(scratch), *h = reinterpret_cast<float*>(scratch + v_bytes_),
@@ -318,12 +317,12 @@ class WinogradWeight {
       kernel_.transform(tiles_, h, staged, rows);
       for (int64_t p = begin; p < end; p += kOutputs)
         kernel_.run_weight(tiles_, {h + (p - begin) * s_.stride * tiles_.row_floats(), v, m, sums, row_zeros(), column_zeros(),
-                                    dy + p * Q * s_.K, dy + s_.output_count(1), std::min(end - p, kOutputs), Q, s_.K});
+                                    dy + p * Q * s_.K, dy + std::min(P, p + kOutputs) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
     }
   }
 
   /// dw = G^T sums G, of a block of filters in one row phase, column phase and channel.
-  void finish(float* dw, void* workspace, int64_t slices, int64_t task, GradMode mode) const {
+  void finish(float* dw, const float* sums, int64_t task, GradMode mode) const {
     constexpr int64_t kMostBlock = 32;
     const int64_t depth = tiles_.depth, phases = s_.stride * depth, j = task % depth, row_phase = task / depth % s_.stride;
     const int64_t width = kernel_.block, k0 = task / phases * width, filters = std::min(width, s_.K - k0);
@@ -331,13 +330,9 @@ class WinogradWeight {
     double lines[kTaps][kLine][kMostBlock] = {};
     for (int64_t row_point = 0; row_point < kLine; ++row_point)
       for (int64_t point = 0; point < kLine; ++point) {
-        double sum[kMostBlock] = {};
-        for (int64_t slice = 0; slice < slices; ++slice) {
-          const float* from = slice_sums(workspace, slice) + offset + (row_point * kLine + point) * point_floats();
-          for (int64_t k = 0; k < width; ++k) sum[k] += double(from[k]);
-        }
+        const float* sum = sums + offset + (row_point * kLine + point) * point_floats();
         for (int64_t t = 0; t < kTaps; ++t)
-          for (int64_t k = 0; k < width; ++k) lines[t][point][k] += kWinograd.G[row_point][t] * sum[k];
+          for (int64_t k = 0; k < width; ++k) lines[t][point][k] += kWinograd.G[row_point][t] * double(sum[k]);
       }
     for (int64_t t = 0; t < kTaps; ++t)
       for (int64_t i = 0; i < kTaps; ++i) {
@@ -356,7 +351,7 @@ class WinogradWeight {
   Conv2dShape s_;
   Conv2dWinogradTiles tiles_;
   int thread_count_;
-  int64_t blocks_, sum_bytes_, v_bytes_, h_bytes_, m_bytes_, worker_bytes_, slices_;
+  int64_t blocks_, sum_floats_, v_bytes_, h_bytes_, m_bytes_, worker_bytes_, slices_;
 };
 
 }  // namespace

@@ -123,6 +123,7 @@ template <class Vec>
 BIREAL_INLINE void conv2d_weight_terms(int64_t count, float* dw, const float* x, int64_t step_floats, const float* dy,
                                        int64_t pitch_floats, int64_t Q) {
   enum { kBlock = Vec::kVectors * Vec::kLanes };
+  if (count <= Vec::kPixels) return conv2d_weight_tile_of<Vec, Vec::kPixels>(count, dw, x, step_floats, dy, pitch_floats, Q);
   const int64_t tiles = (count + Vec::kPixels - 1) / Vec::kPixels, narrow = count / tiles;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t terms = narrow + (t < count % tiles);

@@ -73,8 +73,9 @@ struct Conv2dWinogradTiles {
   int64_t x_floats(int64_t rows) const { return rows * x_pitch_floats + kMostLanes; }
   int64_t row_floats() const { return Winograd4x4::kPoints * plane_floats; }
   int64_t v_floats() const { return Winograd4x4::kPoints * stride * row_floats(); }
-  /// Tiles from one point of m to the next: an odd number, so that the points of a tile do not share a few sets of the cache.
-  int64_t gradient_pitch() const { return tiles | 1; }
+  /// Tiles whose transformed gradients are kept at a time, for one block of channels. An odd number: the points of a tile shall
+  /// not share a few sets of the cache.
+  enum { kGroup = 29 };
 
  private:
   enum { kMostLanes = 16 };
@@ -91,10 +92,11 @@ struct Conv2dWinogradRow {          // one row of tiles
 
 struct Conv2dWinogradWeightRow {  // the same for the gradient
   const float* h;
-  float *v, *m;                     // scratch; m [row point][column point][gradient_pitch][block]
+  float *v, *m;                     // scratch; m [row points of a pair][column point][kGroup][block]
   float* sums;                      // as u, to add to
   int64_t row_zeros, column_zeros;
-  const float *dy, *dy_end;         // [rows][Q,K]; where the gradients that the caller will come to end
+  const float* dy;                  // [rows][Q,K]
+  const float* next_dy;             // of the row of tiles that comes next, or anything: it is only fetched into a cache
   int64_t rows, Q, K;
 };
 
