@@ -316,8 +316,9 @@ class WinogradWeight {
             tiles_.x_pitch_floats);
       kernel_.transform(tiles_, h, staged, rows);
       for (int64_t p = begin; p < end; p += kOutputs)
-        kernel_.run_weight(tiles_, {h + (p - begin) * s_.stride * tiles_.row_floats(), v, m, sums, row_zeros(), column_zeros(),
-                                    dy + p * Q * s_.K, dy + std::min(P, p + kOutputs) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
+        kernel_.run_weight(tiles_,
+                           {h + (p - begin) * s_.stride * tiles_.row_floats(), v, m, sums, row_zeros(), column_zeros(),
+                            dy + p * Q * s_.K, dy + std::min(P, p + kOutputs) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
     }
   }
 

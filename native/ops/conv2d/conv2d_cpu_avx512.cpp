@@ -38,6 +38,6 @@ static void run_winograd_weight_avx512(const Conv2dWinogradTiles& tiles, const C
 }
 
 const Conv2dWinogradKernel conv2d_winograd_avx512 = {"winograd:avx512", Avx512::kVectors* Avx512::kLanes, transform_avx512,
-                                                   run_winograd_avx512, run_winograd_weight_avx512};
+                                                     run_winograd_avx512, run_winograd_weight_avx512};
 
 }  // namespace bireal::cpu
