@@ -274,11 +274,8 @@ struct BinaryConvPlan::Fixed16 {
         input(s, kernel, context.thread_count(), float32_bytes),
         weight(s, kernel, context.thread_count(), float32_bytes) {
     if (context.isa() == Isa::kAvx2) {
-      const Fixed16InputLines lines(s, context.thread_count(), input.head_bytes);
-      if (lines.pays) {
-        input_lines = std::make_unique<const Fixed16InputLines>(lines);
-        input.bytes = std::max(lines.bytes, input.head_bytes + float32_bytes);
-      }
+      input_lines = std::make_unique<const Fixed16InputLines>(s, context.thread_count(), input.head_bytes);
+      input.bytes = std::max(input_lines->bytes, input.head_bytes + float32_bytes);
       weight_lines = std::make_unique<const Fixed16WeightLines>(s, context.thread_count(), weight.head_bytes);
       weight.bytes = std::max(weight_lines->bytes, weight.head_bytes + WeightGeometry::dense_bytes(s) + float32_bytes);
     }

@@ -60,12 +60,13 @@ struct Fixed16InputTiles {
            float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n, void* workspace) const;
 };
 
-/// bwd_input with tables in memory: a task is some rows of some images.
+/// bwd_input with tables in memory: a task is some input channels and some rows of some images.
 struct Fixed16InputLines {
-  bool pays;                                   // more than byte planes
-  int64_t images, columns, ring, row_entries;  // of a line; lines of tables at a time, and 32-bit words of one
-  int64_t quads, blocks, rows, row_blocks, margin;
-  int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, ahead, workers, worker_bytes, bytes;
+  int64_t images, strips;        // of a line
+  int64_t rounds, round_groups;  // groups whose tables there are at a time
+  int64_t blocks, c_parts;       // of 8 channels, of a task
+  int64_t rows, row_parts, margin;
+  int64_t weights, inside, tables, sums, line, sources, inverses, row_tasks, ahead, workers, worker_bytes, bytes;
 
   Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
@@ -85,7 +86,7 @@ struct Fixed16WeightLines {
   int64_t images, rows, row_blocks, phases, phase_lines;  // of a chunk; phases of rows of x, and its lines of each
   int64_t padded_K, padded_C, k_block, k_blocks, c_words, c_blocks, classes, slice_sums, max_slices;
   int64_t class_sums, class_totals, squares, sums, workers;
-  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, tables, worker_bytes, bytes;
+  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, ahead, tables, worker_bytes, bytes;
 
   Fixed16WeightLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   int64_t chunks(int64_t n) const { return ceil_div(n, images) * row_blocks; }
