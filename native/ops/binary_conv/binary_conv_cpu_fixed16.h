@@ -37,8 +37,11 @@ inline void judge_image(const Fixed16Kernel& kernel, uint32_t* magnitude, char* 
   const uint32_t m = fixed16_largest(kernel, dz, alpha, pixels, s.K, by_channel);
   *magnitude = m;
   *falls_back = !fixed16_fits(m);
-  if (m != 0 && !*falls_back && outputs > kFixed16SpreadCount)
-    *falls_back = fixed16_too_spread(kernel.squares(dz, alpha, fixed16_inverse(m), pixels, s.K), outputs);
+  if (m == 0 || *falls_back || outputs <= kFixed16SpreadCount) return;
+  double squares = 0;  // exact, so the first pixels mostly tell
+  for (int64_t pixel = 0; pixel < pixels && fixed16_too_spread(squares, outputs); pixel += 16)
+    squares += kernel.squares(dz + pixel * s.K, alpha, fixed16_inverse(m), std::min<int64_t>(16, pixels - pixel), s.K);
+  *falls_back = fixed16_too_spread(squares, outputs);
 }
 
 /// bwd_input with tiles: all of dz is staged as planes of bytes; a task is some rows of an image.

@@ -28,7 +28,7 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, kLineColumns); ++count) {
     const int64_t most_blocks = std::max<int64_t>(1, kLineSumBytes / (strips_of(count) * block_bytes));
     const int64_t parts_of_C = ceil_div(all_blocks, most_blocks);
-    const double cost = double(strips_of(count)) / double(count) * double(180 * parts_of_C + 12 * s.taps() * all_blocks);
+    const double cost = double(strips_of(count)) / double(count) * double(95 * parts_of_C + 12 * s.taps() * all_blocks);
     if (count > 1 && (cost >= least || strips_of(count) * block_bytes > kLineSumBytes)) continue;
     least = cost, images = count, c_parts = parts_of_C;
   }
@@ -188,7 +188,7 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   auto most_rows = [&](int64_t count) {
     return std::min(96 * 1024 / (s.S * c_words * kWordBits * line_groups(count) * phases) - halo, kFixed16Terms / (count * Q));
   };
-  // In groups: loading and storing sums takes as long as 1.3 of a round's 6, the entries of a line 0.05 of its own.
+  // In groups: loading and storing sums takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
   double least_cost = 0;
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, 16); ++count) {
     int64_t count_rows = std::clamp(most_rows(count), int64_t(1), P);
@@ -196,7 +196,7 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
     count_rows = ceil_div(P, count_blocks);
     const int64_t groups = count_rows * line_groups(count), entry_groups = phases * (count_rows + halo) * line_groups(count);
     const double cost = double(count_blocks) / double(count) *
-                        (double(groups) + 1.3 * double(ceil_div(groups, kLineGroups)) + 0.05 * double(entry_groups));
+                        (double(groups) + 1.7 * double(ceil_div(groups, kLineGroups)) + 0.05 * double(entry_groups));
     if (count > 1 && (most_rows(count) < 1 || cost >= least_cost || tasks < 16)) continue;
     least_cost = cost, images = count, rows = count_rows;
   }

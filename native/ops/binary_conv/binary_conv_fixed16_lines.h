@@ -1,17 +1,17 @@
 // The fixed-point gradients of binary_conv_fixed16.h with tables in memory, looked up by address.
 //
-// A group is six values of dz, in 16 columns: their 64 sums of +-q lie in memory as two tables of rows of 8 columns, 32 bytes
-// each (4 kB in all). Six sign bits select a row: a vector addition with its operand in memory is 48 multiply-adds in 8 columns,
-// exact in 32 bits, with no byte planes to join afterwards. Up to six groups, whose tables stay in a first-level cache, are
-// looked up for all taps and input channels of a block before the next ones are built; the sums of 8 input channels in 16
-// columns, one tap, are 16 registers meanwhile (a tile), and lie in a second-level cache between.
+// A group is five values of dz, in 16 columns: their 32 sums of +-q lie in memory as rows of 16 columns, a cache line each (2 kB
+// in all). Five sign bits select a row: a vector addition with its operand in memory is 40 multiply-adds in 8 columns, exact in
+// 32 bits, with no byte planes to join afterwards. Up to 12 groups, whose tables stay in a first-level cache, are looked up for
+// all taps and input channels of a task before the next ones are built (a round); the sums of 8 input channels in 16 columns, one
+// tap, are 16 registers meanwhile (a tile), and lie in a second-level cache between.
 //
-// bwd_input: a line is a row of dz of some images side by side, cut into strips of 16 columns; a group is six output channels of
+// bwd_input: a line is a row of dz of some images side by side, cut into strips of 16 columns; a group is five output channels of
 // a strip, and the sign bits are those of weights. A row of dz adds to the rows of dx that the filter's rows reach; the filter's
 // columns are shifts along the line, so each has its own sums, added up last.
 //
-// bwd_weight: a group is six output pixels, the columns are 16 output channels. The six are neighbours in a line (a row of dz of
-// some images side by side), so that their sign bits are those of a window along a row of x, which the filter's rows share.
+// bwd_weight: a group is five output pixels, the columns are 16 output channels. The five are neighbours in a line (a row of dz
+// of some images side by side), so that their sign bits are those of a window along a row of x, which the filter's rows share.
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include "core/bits.h"
@@ -19,14 +19,13 @@
 namespace bireal::cpu {
 
 enum {
-  kLineColumns = 16,                   // of a strip
-  kLineChannels = 8,                   // input channels of a tile
-  kLineValues = 6,                     // of a group
-  kLineHalf = (1 << kLineValues) * 8,  // 32-bit words of the table of 8 columns,
-  kLineTable = 2 * kLineHalf,          // and of both
-  kLineGroups = 6,                     // whose tables stay in a first-level cache of 32 kB
-  kLineEntry = 4,                      // an entry is kept as 4 times its number: the address of its row, over 8
-  kLineSumBytes = 288 * 1024           // of bwd_input, in a second-level cache of 512 kB
+  kLineColumns = 16,                               // of a strip
+  kLineChannels = 8,                               // input channels of a tile
+  kLineValues = 5,                                 // of a group
+  kLineTable = (1 << kLineValues) * kLineColumns,  // 32-bit words
+  kLineGroups = 12,                                // whose tables stay in a first-level cache of 32 kB
+  kLineEntry = 8,                                  // an entry is kept as 8 times its number: the address of its row, over 8
+  kLineSumBytes = 288 * 1024                       // of bwd_input, in a second-level cache of 512 kB
 };
 
 /// Memory that will be read or written next: fetched in passing, because neither columns of dz nor channels of dx come in an
@@ -77,10 +76,10 @@ struct Fixed16LineImage {
 void fixed16_lines_finish(const Fixed16LineImage& image);
 
 /// bwd_weight: entries of the windows that groups see through one column of the filter, out [block][..][8], blocks `block_bytes`
-/// apart. x: a row of pixels of `words` words each; column[6 * groups]: in words.
+/// apart. x: a row of pixels of `words` words each; column[5 * groups]: in words.
 void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, const int32_t* column, int64_t groups,
                            int64_t words);
-/// Tables of the 16 output channels from k on; pixels[6 * groups]: dz [K] of each, null for q = 0.
+/// Tables of the 16 output channels from k on; pixels[5 * groups]: dz [K] of each, null for q = 0.
 void fixed16_lines_weight_stage(int32_t* out, const float* const* pixels, const float* inverse, int64_t groups, int64_t k,
                                 int64_t K);
 /// Adds q of a pixel to sums, and q^2 to squares; either may be null.
