@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/binary_conv/binary_conv_fixed16_lines.h"
+#include "ops/binary_conv/binary_conv_fixed16_lookup.h"
 
 namespace bireal::cpu {
 namespace {
@@ -306,5 +307,8 @@ void fixed16_lines_weight_finish(float* const* out, const int32_t* sums, int64_t
       }
     }
 }
+
+const Fixed16Kernel kFixed16Avx2 = {"avx2_lines", magnitudes, squares, 0,       0,       0,       0,      0, 0,
+                                    nullptr,      nullptr,    nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace bireal::cpu
