@@ -111,13 +111,7 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
 
     auto finish_row = [&](int64_t h, const int32_t* row) {
       for (int64_t block = 0; block < task_blocks; ++block) {
-        for (int64_t t = 0; t < s.S; ++t)
-          for (int64_t strip = 0; strip < used; ++strip) {
-            const int32_t* from = row + strip * strip_sums + t * tap_sums + block * kLineChannels * kLineColumns;
-            int32_t* to = line_sums + t * kLineChannels * columns + strip * kLineColumns;
-            for (int c = 0; c < kLineChannels; ++c)
-              memcpy(to + c * columns, from + c * kLineColumns, kLineColumns * sizeof(int32_t));
-          }
+        fixed16_lines_gather(line_sums, row + block * kLineChannels * kLineColumns, s.S, tap_sums, used, strip_sums);
         Fixed16LineImage out;
         out.inside = is_inside;
         out.channels = std::min<int64_t>(kLineChannels, channels - block * kLineChannels);

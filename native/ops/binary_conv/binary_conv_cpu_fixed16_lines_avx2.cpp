@@ -181,6 +181,19 @@ void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offse
   }
 }
 
+void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t tap_sums, int64_t strips, int64_t strip_sums) {
+  const int64_t columns = strips * kLineColumns;
+  for (int64_t t = 0; t < S; ++t, sums += tap_sums, out += kLineChannels * columns)
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      const int32_t* from = sums + strip * strip_sums;
+      int32_t* to = out + strip * kLineColumns;
+#pragma GCC unroll 8
+      for (int c = 0; c < kLineChannels; ++c)
+#pragma GCC unroll 2
+        for (int half = 0; half < kLineColumns; half += 8) store(to + c * columns + half, load(from + c * kLineColumns + half));
+    }
+}
+
 void fixed16_lines_finish(const Fixed16LineImage& image) {
   const __m256d step = _mm256_set1_pd(image.step);
   const int64_t pitch = image.stride * image.C;

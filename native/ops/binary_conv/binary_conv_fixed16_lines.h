@@ -65,6 +65,9 @@ void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t
 void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offset, const float* inverse, const float* alpha,
                          int64_t groups, int64_t k, int64_t K);
 
+/// Sums of a block as lines: out [S][8][strips * 16].
+void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t tap_sums, int64_t strips, int64_t strip_sums);
+
 /// Up to 8 channels of one image of a row of dx.
 struct Fixed16LineImage {
   const int32_t* sums;    // [S][8][columns], at the image's column 0
