@@ -1,5 +1,5 @@
 // conv2d: real convolution without bias; on the CPU through oneDNN, but for up to 4 input channels (images), where forward pass
-// and gradient of the weights are our own (conv2d_direct.h; forward with 4 taps to each phase of the stride, as 7x7/2 has,
+// and gradient of the weights are our own (conv2d_direct.h; with 4 taps to each phase of the stride, as 7x7/2 has,
 // conv2d_winograd.h).
 //
 //   fwd         y[n,p,q,k] = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]
@@ -11,10 +11,12 @@
 // Aliasing  none.  Allocates nothing in a run.  Workspace  plan.workspace_bytes, 64-byte aligned
 //           In fwd and bwd_weight of up to 4 channels the padding is zeros that are multiplied: a weight of Inf or NaN shows
 //           beside the image too, a dy of it at the border makes NaN of taps that lie beside the image there. By Winograd's
-//           algorithm an input of Inf or NaN makes all 16 pixels of a tile NaN, and a weight of it all pixels
+//           algorithm an input of Inf or NaN makes all 16 pixels of a tile NaN, and a weight of it all pixels; in the gradient
+//           such an input makes all taps of its channel and phases NaN, such a dy all of its filter
 // Order     fixed slices of the batch, each on one thread, slice results added in order: the same bits for any thread count;
 //           against the reference within (terms + 4) * 2^-24 * sum|terms|, by Winograd's algorithm within (stride^2*C + 28)
-//           * 2^-24 * sum |A| (|B| |x| |B|^T) (|G| |w| |G|^T) |A|^T
+//           * 2^-24 * sum |A| (|B| |x| |B|^T) (|G| |w| |G|^T) |A|^T, its gradient of the weights within (tiles of a slice +
+//           slices + 24) * 2^-24 * sum |G|^T (|B| |x| |B|^T) (|A|^T |dy| |A|) |G|
 // Throws    InvalidArgument from plan() (shape, or oneDNN offers only a kernel that it names "ref"); DeviceError if oneDNN fails
 // Source    PyTorch conv2d; library: oneDNN 3.11
 #pragma once

@@ -35,7 +35,8 @@ struct Portable {
 constexpr Conv2dDirectKernel kPortable = {"direct:portable", Portable::kVectors* Portable::kLanes, conv2d_direct_row<Portable>,
                                           conv2d_direct_weight_row<Portable>};
 constexpr Conv2dWinogradKernel kPortableWinograd = {"winograd:portable", Portable::kVectors* Portable::kLanes,
-                                                    conv2d_winograd_transform<Portable>, conv2d_winograd_row<Portable>};
+                                                    conv2d_winograd_transform<Portable>, conv2d_winograd_row<Portable>,
+                                                    conv2d_winograd_weight_row<Portable>};
 
 const Conv2dDirectKernel& select_direct(Isa isa) {
   if (isa >= Isa::kAvx512) return conv2d_direct_avx512;
@@ -185,13 +186,14 @@ class DirectWeight {
   int64_t pitch_, padded_K_, sum_floats_, staged_bytes_, row_bytes_, slices_;
 };
 
+bool winograd_pays(const Conv2dShape& s) {
+  constexpr int64_t kTaps = Winograd4x4::kTaps;
+  return s.C <= kMostDirectChannels && (s.R + s.stride - 1) / s.stride == kTaps && (s.S + s.stride - 1) / s.stride == kTaps;
+}
+
 /// The forward pass by Winograd's algorithm. The rows of a task are transformed once.
 class WinogradConv {
  public:
-  static bool pays(const Conv2dShape& s) {
-    return s.C <= kMostDirectChannels && (s.R + s.stride - 1) / s.stride == kTaps && (s.S + s.stride - 1) / s.stride == kTaps;
-  }
-
   WinogradConv(Isa isa, const Conv2dShape& shape, int thread_count)
       : kernel_(select_winograd(isa)), s_(shape), tiles_(shape.Q(), shape.stride, shape.C), thread_count_(thread_count) {
     const int64_t blocks = (s_.K + kernel_.block - 1) / kernel_.block, rows = tiles_.input_rows(kTaskRows);
@@ -264,6 +266,95 @@ class WinogradConv {
   int64_t u_bytes_, v_bytes_, h_bytes_, worker_bytes_;
 };
 
+/// The gradient of the weights by Winograd's algorithm: products of transformed pixels and gradients are summed point by point
+/// over a slice of the batch, then over the slices, and the sums transformed once.
+class WinogradWeight {
+ public:
+  WinogradWeight(Isa isa, const Conv2dShape& shape, int thread_count)
+      : kernel_(select_winograd(isa)), s_(shape), tiles_(shape.Q(), shape.stride, shape.C), thread_count_(thread_count) {
+    const int64_t rows = tiles_.input_rows(kTaskRows);
+    blocks_ = (s_.K + kernel_.block - 1) / kernel_.block;
+    sum_floats_ = aligned64(blocks_ * kPoints * point_floats() * int64_t(sizeof(float))) / int64_t(sizeof(float));
+    v_bytes_ = aligned64(tiles_.v_floats() * int64_t(sizeof(float)));
+    h_bytes_ = aligned64(rows * tiles_.row_floats() * int64_t(sizeof(float)));
+    m_bytes_ = aligned64(2 * kLine * Conv2dWinogradTiles::kGroup * kernel_.block * int64_t(sizeof(float)));
+    worker_bytes_ = v_bytes_ + h_bytes_ + m_bytes_ + aligned64(tiles_.x_floats(rows) * int64_t(sizeof(float)));
+    slices_ = std::min(Context::kSlices, s_.N);
+  }
+
+  int64_t workspace_bytes() const { return slices_ * sum_floats_ * int64_t(sizeof(float)) + thread_count_ * worker_bytes_; }
+
+  void run(Context& context, float* dw, const float* x, const float* dy, int64_t n, GradMode mode, void* workspace) const {
+    const int64_t images = (s_.N + slices_ - 1) / slices_, slices = (n + images - 1) / images;
+    float* sums = static_cast<float*>(workspace);
+    char* workers = static_cast<char*>(workspace) + slices_ * sum_floats_ * int64_t(sizeof(float));
+    context.parallel(slices, [&](int64_t slice, int worker) {
+      float* own = sums + slice * sum_floats_;
+      std::fill(own, own + sum_floats_, 0.0f);
+      for (int64_t image = slice * images; image < std::min(n, (slice + 1) * images); ++image)
+        add_image(own, x + image * s_.input_count(1), dy + image * s_.output_count(1), workers + worker * worker_bytes_);
+    });
+    onednn::add_partials(context, sums, sums, sum_floats_, slices, sum_floats_);
+    context.parallel(blocks_ * s_.stride * tiles_.depth, [&](int64_t task, int) { finish(dw, sums, task, mode); });
+  }
+
+ private:
+  static constexpr int64_t kTaps = Winograd4x4::kTaps, kOutputs = Winograd4x4::kOutputs, kLine = Winograd4x4::kPoints,
+                           kPoints = kLine * kLine;
+  int64_t point_floats() const { return s_.stride * tiles_.depth * kernel_.block; }
+  int64_t row_zeros() const { return kTaps * s_.stride - s_.R; }
+  int64_t column_zeros() const { return kTaps * s_.stride - s_.S; }
+
+  void add_image(float* sums, const float* x, const float* dy, char* scratch) const {
+    float *v = reinterpret_cast<float*>(scratch), *h = reinterpret_cast<float*>(scratch + v_bytes_),
+          *m = reinterpret_cast<float*>(scratch + v_bytes_ + h_bytes_),
+          *staged = reinterpret_cast<float*>(scratch + v_bytes_ + h_bytes_ + m_bytes_);
+    const int64_t P = s_.P(), Q = s_.Q();
+    for (int64_t begin = 0; begin < P; begin += kTaskRows) {
+      const int64_t end = std::min(P, begin + kTaskRows), rows = tiles_.input_rows(end - begin);
+      stage(staged, x, s_, begin * s_.stride - s_.pad - row_zeros(), rows, (s_.pad + column_zeros()) * s_.C,
+            tiles_.x_pitch_floats);
+      kernel_.transform(tiles_, h, staged, rows);
+      for (int64_t p = begin; p < end; p += kOutputs)
+        kernel_.run_weight(tiles_,
+                           {h + (p - begin) * s_.stride * tiles_.row_floats(), v, m, sums, row_zeros(), column_zeros(),
+                            dy + p * Q * s_.K, dy + std::min(P, p + kOutputs) * Q * s_.K, std::min(end - p, kOutputs), Q, s_.K});
+    }
+  }
+
+  /// dw = G^T sums G, of a block of filters in one row phase, column phase and channel.
+  void finish(float* dw, const float* sums, int64_t task, GradMode mode) const {
+    constexpr int64_t kMostBlock = 32;
+    const int64_t depth = tiles_.depth, phases = s_.stride * depth, j = task % depth, row_phase = task / depth % s_.stride;
+    const int64_t width = kernel_.block, k0 = task / phases * width, filters = std::min(width, s_.K - k0);
+    const int64_t offset = task / phases * kPoints * point_floats() + task % phases * width;
+    double lines[kTaps][kLine][kMostBlock] = {};
+    for (int64_t row_point = 0; row_point < kLine; ++row_point)
+      for (int64_t point = 0; point < kLine; ++point) {
+        const float* sum = sums + offset + (row_point * kLine + point) * point_floats();
+        for (int64_t t = 0; t < kTaps; ++t)
+          for (int64_t k = 0; k < width; ++k) lines[t][point][k] += kWinograd.G[row_point][t] * double(sum[k]);
+      }
+    for (int64_t t = 0; t < kTaps; ++t)
+      for (int64_t i = 0; i < kTaps; ++i) {
+        const int64_t r = t * s_.stride + row_phase - row_zeros(), column = i * depth + j - column_zeros() * s_.C;
+        if (r < 0 || column < 0) continue;
+        for (int64_t k = 0; k < filters; ++k) {
+          double sum = 0;
+          for (int64_t point = 0; point < kLine; ++point) sum += kWinograd.G[point][i] * lines[t][point][k];
+          float* to = dw + ((k0 + k) * s_.R + r) * s_.S * s_.C + column;
+          *to = mode == GradMode::kAccumulate ? *to + float(sum) : float(sum);
+        }
+      }
+  }
+
+  const Conv2dWinogradKernel& kernel_;
+  Conv2dShape s_;
+  Conv2dWinogradTiles tiles_;
+  int thread_count_;
+  int64_t blocks_, sum_floats_, v_bytes_, h_bytes_, m_bytes_, worker_bytes_, slices_;
+};
+
 }  // namespace
 
 struct Conv2dPlan::Primitives {
@@ -271,7 +362,8 @@ struct Conv2dPlan::Primitives {
   std::optional<DirectConv> direct;      // or
   std::optional<SlicedConv> fwd;
   SlicedConv bwd_input;
-  std::optional<DirectWeight> direct_weight;  // the gradient of the weights, or
+  std::optional<WinogradWeight> winograd_weight;  // the gradient of the weights, or
+  std::optional<DirectWeight> direct_weight;      // or
   std::optional<SlicedConv> bwd_weight;
 };
 
@@ -279,10 +371,10 @@ Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
   shape.check("conv2d");
   const int threads = context.thread_count();
   auto primitives = std::make_shared<Conv2dPlan::Primitives>(
-      Conv2dPlan::Primitives{{}, {}, {}, SlicedConv("conv2d_bwd_input", ConvPass::kBwdInput, shape, threads), {}, {}});
+      Conv2dPlan::Primitives{{}, {}, {}, SlicedConv("conv2d_bwd_input", ConvPass::kBwdInput, shape, threads), {}, {}, {}});
   Conv2dPlan plan;
   plan.shape = shape;
-  if (WinogradConv::pays(shape)) {
+  if (winograd_pays(shape)) {
     primitives->winograd.emplace(context.isa(), shape, threads);
     plan.kernel_name = primitives->winograd->kernel_name();
     plan.workspace_bytes = primitives->winograd->workspace_bytes();
@@ -295,13 +387,18 @@ Conv2dPlan conv2d_plan(Context& context, const Conv2dShape& shape) {
     plan.kernel_name = primitives->fwd->kernel_name().c_str();
     plan.workspace_bytes = primitives->fwd->workspace_bytes();
   }
-  if (shape.C <= kMostDirectChannels)
+  int64_t weight_bytes;
+  if (winograd_pays(shape)) {
+    primitives->winograd_weight.emplace(context.isa(), shape, threads);
+    weight_bytes = primitives->winograd_weight->workspace_bytes();
+  } else if (shape.C <= kMostDirectChannels) {
     primitives->direct_weight.emplace(context.isa(), shape, threads);
-  else
+    weight_bytes = primitives->direct_weight->workspace_bytes();
+  } else {
     primitives->bwd_weight.emplace("conv2d_bwd_weight", ConvPass::kBwdWeight, shape, threads);
-  plan.workspace_bytes = std::max(
-      {plan.workspace_bytes, primitives->bwd_input.workspace_bytes(),
-       primitives->direct_weight ? primitives->direct_weight->workspace_bytes() : primitives->bwd_weight->workspace_bytes()});
+    weight_bytes = primitives->bwd_weight->workspace_bytes();
+  }
+  plan.workspace_bytes = std::max({plan.workspace_bytes, primitives->bwd_input.workspace_bytes(), weight_bytes});
   plan.primitives = std::move(primitives);
   return plan;
 }
@@ -322,6 +419,7 @@ void conv2d_bwd_input(Context& context, const Conv2dPlan& plan, float* dx, const
 
 void conv2d_bwd_weight(Context& context, const Conv2dPlan& plan, float* dw, const float* x, const float* dy, int64_t n,
                        GradMode mode, void* workspace) {
+  if (plan.primitives->winograd_weight) return plan.primitives->winograd_weight->run(context, dw, x, dy, n, mode, workspace);
   if (plan.primitives->direct_weight) return plan.primitives->direct_weight->run(context, dw, x, dy, n, mode, workspace);
   const int64_t image_count = plan.shape.input_count(1);
   plan.primitives->bwd_weight->run_weight(

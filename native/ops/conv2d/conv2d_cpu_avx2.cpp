@@ -32,7 +32,11 @@ static void run_winograd_avx2(const Conv2dWinogradTiles& tiles, const Conv2dWino
   conv2d_winograd_row<Avx2>(tiles, row);
 }
 
+static void run_winograd_weight_avx2(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row) {
+  conv2d_winograd_weight_row<Avx2>(tiles, row);
+}
+
 const Conv2dWinogradKernel conv2d_winograd_avx2 = {"winograd:avx2", Avx2::kVectors* Avx2::kLanes, transform_avx2,
-                                                   run_winograd_avx2};
+                                                   run_winograd_avx2, run_winograd_weight_avx2};
 
 }  // namespace bireal::cpu

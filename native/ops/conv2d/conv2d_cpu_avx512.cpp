@@ -33,7 +33,11 @@ static void run_winograd_avx512(const Conv2dWinogradTiles& tiles, const Conv2dWi
   conv2d_winograd_row<Avx512>(tiles, row);
 }
 
+static void run_winograd_weight_avx512(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row) {
+  conv2d_winograd_weight_row<Avx512>(tiles, row);
+}
+
 const Conv2dWinogradKernel conv2d_winograd_avx512 = {"winograd:avx512", Avx512::kVectors* Avx512::kLanes, transform_avx512,
-                                                     run_winograd_avx512};
+                                                     run_winograd_avx512, run_winograd_weight_avx512};
 
 }  // namespace bireal::cpu

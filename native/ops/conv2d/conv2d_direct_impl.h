@@ -81,9 +81,10 @@ BIREAL_INLINE void conv2d_direct_row(const Conv2dRow& row) {
   }
 }
 
-/// Terms [j, j + kTerms) of a filter row.
+/// dw[term][k] += sum over q of x[q * step_floats + term] * dy[q * pitch_floats + k], for kTerms terms and one block of channels.
 template <class Vec, int kTerms>
-BIREAL_INLINE void conv2d_direct_weight_tile(const Conv2dWeightRow& row, const float* x, const float* dy, float* dw) {
+BIREAL_INLINE void conv2d_weight_tile(float* dw, const float* x, int64_t step_floats, const float* dy, int64_t pitch_floats,
+                                      int64_t Q) {
   using V = typename Vec::V;
   enum { kVectors = Vec::kVectors, kBlock = Vec::kVectors * Vec::kLanes };
   V sum[kTerms][kVectors];
@@ -91,7 +92,7 @@ BIREAL_INLINE void conv2d_direct_weight_tile(const Conv2dWeightRow& row, const f
   for (int i = 0; i < kTerms; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::load(dw + i * kBlock + v * Vec::kLanes);
-  for (int64_t q = 0; q < row.Q; ++q, x += row.step_floats, dy += row.padded_K) {
+  for (int64_t q = 0; q < Q; ++q, x += step_floats, dy += pitch_floats) {
     V gradient[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) gradient[v] = Vec::load(dy + v * Vec::kLanes);
@@ -109,29 +110,36 @@ BIREAL_INLINE void conv2d_direct_weight_tile(const Conv2dWeightRow& row, const f
 }
 
 template <class Vec, int kTerms>
-BIREAL_INLINE void conv2d_direct_weight_tile_of(int64_t terms, const Conv2dWeightRow& row, const float* x, const float* dy,
-                                                float* dw) {
+BIREAL_INLINE void conv2d_weight_tile_of(int64_t terms, float* dw, const float* x, int64_t step_floats, const float* dy,
+                                         int64_t pitch_floats, int64_t Q) {
   if constexpr (kTerms > 1) {
-    if (terms < kTerms) return conv2d_direct_weight_tile_of<Vec, kTerms - 1>(terms, row, x, dy, dw);
+    if (terms < kTerms) return conv2d_weight_tile_of<Vec, kTerms - 1>(terms, dw, x, step_floats, dy, pitch_floats, Q);
   }
-  conv2d_direct_weight_tile<Vec, kTerms>(row, x, dy, dw);
+  conv2d_weight_tile<Vec, kTerms>(dw, x, step_floats, dy, pitch_floats, Q);
+}
+
+/// The same for any number of terms.
+template <class Vec>
+BIREAL_INLINE void conv2d_weight_terms(int64_t count, float* dw, const float* x, int64_t step_floats, const float* dy,
+                                       int64_t pitch_floats, int64_t Q) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes };
+  if (count <= Vec::kPixels) return conv2d_weight_tile_of<Vec, Vec::kPixels>(count, dw, x, step_floats, dy, pitch_floats, Q);
+  const int64_t tiles = (count + Vec::kPixels - 1) / Vec::kPixels, narrow = count / tiles;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t terms = narrow + (t < count % tiles);
+    conv2d_weight_tile_of<Vec, Vec::kPixels>(terms, dw, x, step_floats, dy, pitch_floats, Q);
+    x += terms;
+    dw += terms * kBlock;
+  }
 }
 
 template <class Vec>
 BIREAL_INLINE void conv2d_direct_weight_row(const Conv2dWeightRow& row) {
   enum { kBlock = Vec::kVectors * Vec::kLanes };
-  const int64_t tiles = (row.row_floats + Vec::kPixels - 1) / Vec::kPixels, narrow = row.row_floats / tiles;
   for (int64_t k0 = 0; k0 < row.padded_K; k0 += kBlock)
-    for (int64_t r = row.r_begin; r < row.r_end; ++r) {
-      const float* x = row.x + r * row.pitch_floats;
-      float* dw = row.dw + (k0 * row.R + r * kBlock) * row.row_floats;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t terms = narrow + (t < row.row_floats % tiles);
-        conv2d_direct_weight_tile_of<Vec, Vec::kPixels>(terms, row, x, row.dy + k0, dw);
-        x += terms;
-        dw += terms * kBlock;
-      }
-    }
+    for (int64_t r = row.r_begin; r < row.r_end; ++r)
+      conv2d_weight_terms<Vec>(row.row_floats, row.dw + (k0 * row.R + r * kBlock) * row.row_floats, row.x + r * row.pitch_floats,
+                               row.step_floats, row.dy + k0, row.padded_K, row.Q);
 }
 
 }  // namespace bireal::cpu

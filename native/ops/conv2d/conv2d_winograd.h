@@ -8,10 +8,14 @@
 //   v = B d B^T   of the 7 x 7 pixels d of a phase that a tile sees,     u = G w G^T   of the taps,
 //   y = A (sum over row phase, column phase and c of u * v) A^T   (elementwise in the points).
 //
+// The gradient of the weights is the same the other way round, summed over tiles before it is transformed:
+//
+//   dw = G^T (sum over tiles of v * m) G,     m = A^T dy A   of the 4 x 4 gradients of a tile.
+//
 // Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, arXiv:1509.09308, for the matrices. Of the
 // sets of three pairs and of those with infinity that were compared these points have nearly the smallest error: 3.6 times that
 // of the direct sum in float32 (root mean square, 7x7 over 3 channels; docs/results.md). A phase whose first tap is a zero has no
-// product at point 0.
+// product at point 0. The gradient's error is 2.5 times that of the direct sum.
 #pragma once
 #include <stdint.h>
 
@@ -73,6 +77,9 @@ struct Conv2dWinogradTiles {
   int64_t x_floats(int64_t rows) const { return rows * x_pitch_floats + kMostLanes; }
   int64_t row_floats() const { return Winograd4x4::kPoints * plane_floats; }
   int64_t v_floats() const { return Winograd4x4::kPoints * stride * row_floats(); }
+  /// Tiles whose transformed gradients are kept at a time, for one block of channels. An odd number: the points of a tile shall
+  /// not share a few sets of the cache.
+  enum { kGroup = 29 };
 
  private:
   enum { kMostLanes = 16 };
@@ -87,11 +94,22 @@ struct Conv2dWinogradRow {          // one row of tiles
   int64_t rows, Q, K;               // rows <= 4
 };
 
+struct Conv2dWinogradWeightRow {  // the same for the gradient
+  const float* h;
+  float *v, *m;  // scratch; m [row points of a pair][column point][kGroup][block]
+  float* sums;   // as u, to add to
+  int64_t row_zeros, column_zeros;
+  const float* dy;       // [rows][Q,K]
+  const float* next_dy;  // of the row of tiles that comes next, or anything: it is only fetched into a cache
+  int64_t rows, Q, K;
+};
+
 struct Conv2dWinogradKernel {
   const char* name;
   int64_t block;  // output channels that lie side by side in u; K is padded with zeros to a multiple
   void (*transform)(const Conv2dWinogradTiles& tiles, float* h, const float* x, int64_t rows);  // h = x B^T
   void (*run)(const Conv2dWinogradTiles& tiles, const Conv2dWinogradRow& row);
+  void (*run_weight)(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row);
 };
 extern const Conv2dWinogradKernel conv2d_winograd_avx2, conv2d_winograd_avx512;
 

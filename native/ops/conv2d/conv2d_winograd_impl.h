@@ -182,4 +182,129 @@ BIREAL_INLINE void conv2d_winograd_row(const Conv2dWinogradTiles& tiles, const C
   }
 }
 
+/// Of d: its part of even powers and that of odd ones, whose sum and difference are the points of a pair in A^T d.
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_gradient_parts(typename Vec::V (&parts)[2], const typename Vec::V (&d)[Winograd4x4::kOutputs],
+                                                  int pair) {
+  const int unit = kWinograd.unit[pair];
+#pragma GCC unroll 2
+  for (int odd = 0; odd < 2; ++odd) {
+    const int first = unit == odd + 2 ? odd + 2 : odd, second = 2 * odd + 2 - first;
+    const typename Vec::V sum = unit == first ? d[first] : Vec::all(kWinograd.A[first][1 + 2 * pair]) * d[first];
+    parts[odd] = Vec::multiply_add(Vec::all(kWinograd.A[second][1 + 2 * pair]), d[second], sum);
+  }
+}
+
+/// m[point] = A^T d, of the points of a line.
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_gradient_line(float* m, const typename Vec::V (&d)[Winograd4x4::kOutputs]) {
+  enum { kPitch = Conv2dWinogradTiles::kGroup * Vec::kVectors * Vec::kLanes, kPairs = Winograd4x4::kPairs };
+  Vec::store(m, d[0]);
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    typename Vec::V parts[2];
+    conv2d_winograd_gradient_parts<Vec>(parts, d, pair);
+    Vec::store(m + (1 + 2 * pair) * kPitch, parts[0] + parts[1]);
+    Vec::store(m + (2 + 2 * pair) * kPitch, parts[0] - parts[1]);
+  }
+}
+
+/// The lines of A^T dy A that belong to point 0 (kPair = -1) or to a pair of points, of kLanes channels of a tile.
+template <class Vec, int kPair>
+BIREAL_INLINE void conv2d_winograd_gradient_tile(float* m, const float* dy, int64_t row_pitch, int64_t pitch) {
+  using V = typename Vec::V;
+  enum { kLine = Winograd4x4::kPoints * Conv2dWinogradTiles::kGroup * Vec::kVectors * Vec::kLanes };
+  enum { kOutputs = Winograd4x4::kOutputs };
+  const float* rows[kOutputs] = {dy, dy + row_pitch, dy + 2 * row_pitch, dy + 3 * row_pitch};
+  const int64_t columns[kOutputs] = {0, pitch, 2 * pitch, 3 * pitch};
+  V line[2][kOutputs];
+#pragma GCC unroll 4
+  for (int q = 0; q < kOutputs; ++q) {
+    if (kPair < 0) {
+      line[0][q] = Vec::load(rows[0] + columns[q]);
+      continue;
+    }
+    V d[kOutputs], parts[2];
+#pragma GCC unroll 4
+    for (int r = 0; r < kOutputs; ++r) d[r] = Vec::load(rows[r] + columns[q]);
+    conv2d_winograd_gradient_parts<Vec>(parts, d, kPair);
+    line[0][q] = parts[0] + parts[1];
+    line[1][q] = parts[0] - parts[1];
+  }
+  conv2d_winograd_gradient_line<Vec>(m, line[0]);
+  if (kPair >= 0) conv2d_winograd_gradient_line<Vec>(m + kLine, line[1]);
+}
+
+/// The same of `count` tiles, for one block of channels from k0 on. Meanwhile row kPair + 1 of the gradients at `next`, which are
+/// read next, is fetched: it would be waited for.
+template <class Vec, int kPair>
+BIREAL_INLINE void conv2d_winograd_gradient(const Conv2dWinogradWeightRow& row, int64_t tile0, int64_t count, int64_t k0,
+                                            const float* next) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kOutputs = Winograd4x4::kOutputs };
+  next += (kPair + 1) * row.Q * row.K;
+  for (int64_t tile = 0; tile < count; ++tile) {
+    for (int q = 0; q < kOutputs; ++q, next += row.K)
+      for (int k = 0; k < kBlock; k += 16) __builtin_prefetch(next + k);
+    const int64_t q0 = (tile0 + tile) * kOutputs;
+    const float* dy = row.dy + q0 * row.K + k0;
+    int64_t row_pitch = row.Q * row.K, pitch = row.K;
+    alignas(64) float padded[kOutputs][kOutputs][kBlock];
+    if (row.rows < kOutputs || q0 + kOutputs > row.Q || k0 + kBlock > row.K) {
+      for (int64_t r = 0; r < kOutputs; ++r)
+        for (int64_t q = 0; q < kOutputs; ++q)
+          for (int64_t k = 0; k < kBlock; ++k)
+            padded[r][q][k] = r < row.rows && q0 + q < row.Q && k0 + k < row.K ? dy[r * row_pitch + q * pitch + k] : 0.0f;
+      dy = padded[0][0];
+      row_pitch = kOutputs * kBlock;
+      pitch = kBlock;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < kBlock; j += Vec::kLanes)
+      conv2d_winograd_gradient_tile<Vec, kPair>(row.m + tile * kBlock + j, dy + j, row_pitch, pitch);
+  }
+}
+
+/// Adds the products of `count` tiles with m in row point 0 (kPair = -1) or those of a pair to the sums of a block of channels.
+/// m is that much, 26 KB with AVX2, to stay in the first-level cache.
+template <class Vec, int kPair>
+BIREAL_INLINE void conv2d_winograd_weight_products(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row,
+                                                   float* sums, int64_t tile0, int64_t count, int64_t k0, const float* next) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kPoints = Winograd4x4::kPoints };
+  conv2d_winograd_gradient<Vec, kPair>(row, tile0, count, k0, next);
+  const int64_t depth = tiles.depth, channels = depth / tiles.stride;
+  const float* m = row.m;
+  for (int64_t row_point = kPair < 0 ? 0 : 1 + 2 * kPair; row_point < 3 + 2 * kPair; ++row_point)
+    for (int64_t point = 0; point < kPoints; ++point, m += Conv2dWinogradTiles::kGroup * kBlock) {
+      const int64_t first_term = point == 0 ? row.column_zeros * channels : 0;
+      for (int64_t phase = row_point == 0 ? row.row_zeros : 0; phase < tiles.stride; ++phase) {
+        const int64_t row_of = row_point * tiles.stride + phase;
+        const float* x = row.v + row_of * tiles.row_floats() + point * tiles.plane_floats + tile0 * depth;
+        float* sum = sums + ((row_point * kPoints + point) * tiles.stride + phase) * depth * kBlock;
+        conv2d_weight_terms<Vec>(depth - first_term, sum + first_term * kBlock, x + first_term, depth, m, kBlock, count);
+      }
+    }
+}
+
+template <class Vec>
+BIREAL_INLINE void conv2d_winograd_weight_row(const Conv2dWinogradTiles& tiles, const Conv2dWinogradWeightRow& row) {
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
+  conv2d_winograd_transform_columns<Vec>(tiles, row.v, row.h);
+  // Groups of nearly equal width.
+  const int64_t groups = (tiles.tiles + Conv2dWinogradTiles::kGroup - 1) / Conv2dWinogradTiles::kGroup;
+  int64_t tile0 = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t count = tiles.tiles / groups + (g < tiles.tiles % groups);
+    const float* dy = row.dy + tile0 * kOutputs * row.K;
+    float* sums = row.sums;
+    for (int64_t k0 = 0; k0 < row.K; k0 += kBlock, sums += kPoints * kPoints * tiles.stride * tiles.depth * kBlock) {
+      const float* next = k0 + kBlock < row.K ? dy + k0 + kBlock : g + 1 < groups ? dy + count * kOutputs * row.K : row.next_dy;
+      conv2d_winograd_weight_products<Vec, -1>(tiles, row, sums, tile0, count, k0, next);
+      conv2d_winograd_weight_products<Vec, 0>(tiles, row, sums, tile0, count, k0, next);
+      conv2d_winograd_weight_products<Vec, 1>(tiles, row, sums, tile0, count, k0, next);
+      conv2d_winograd_weight_products<Vec, 2>(tiles, row, sums, tile0, count, k0, next);
+    }
+    tile0 += count;
+  }
+}
+
 }  // namespace bireal::cpu
