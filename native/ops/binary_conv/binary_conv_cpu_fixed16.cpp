@@ -26,6 +26,13 @@ struct InputGeometry {
 
   InputGeometry(const Conv2dShape& s, const Fixed16Kernel& kernel, int threads, int64_t float32_bytes) {
     fits = s.taps() * s.K <= kFixed16Terms;
+    Parts head, area, worker;
+    magnitudes = head.add(s.N, sizeof(uint32_t));
+    flags = head.add(s.N, 1);
+    head_bytes = area.bytes = head.bytes;
+    bytes = head_bytes + float32_bytes;
+    if (!kernel.run_input) return;
+
     quads = ceil_div(s.K, 4);
     halo = ceil_div(s.S - 1 - s.pad, s.stride);
     columns = halo + std::max(s.Q(), (s.W - 1 + s.pad) / s.stride + 1);
@@ -39,16 +46,12 @@ struct InputGeometry {
     staged_rows = std::min(s.P(), (rows + s.R - 2) / s.stride + 1);
     blocks = ceil_div(s.C, kernel.input_vectors * kernel.lanes);
 
-    Parts head, area, worker;
-    magnitudes = head.add(s.N, sizeof(uint32_t));
-    flags = head.add(s.N, 1);
-    head_bytes = area.bytes = head.bytes;
     weights = area.add(blocks * s.taps() * quads * kernel.input_vectors * kernel.index_words, sizeof(int32_t));
     tables = worker.add(std::max(staged_rows * row_entries, s.K), sizeof(int32_t));  // first the magnitudes by channel
     scratch = worker.add(4 * quads, sizeof(int16_t));
     worker_bytes = worker.bytes;
     workers = area.add(threads, worker_bytes);
-    bytes = std::max(area.bytes, head_bytes + float32_bytes);
+    bytes = std::max(area.bytes, bytes);
   }
 };
 
@@ -64,6 +67,15 @@ struct WeightGeometry {
   WeightGeometry(const Conv2dShape& s, const Fixed16Kernel& kernel, int threads, int64_t float32_bytes) {
     const int64_t P = s.P(), Q = s.Q(), target = 256;  // pixels of a chunk: then storing a tile's sums is 1/60 of the work
     fits = Q <= kFixed16Terms;
+    Parts head, area, worker;
+    maxima = head.add(Context::kSlices * s.K, sizeof(uint32_t));
+    magnitudes = head.add(s.K, sizeof(uint32_t));
+    inverses = head.add(s.K, sizeof(float));
+    flags = head.add(s.K, 1);
+    head_bytes = area.bytes = head.bytes;
+    bytes = head_bytes + dense_bytes(s) + float32_bytes;
+    if (!kernel.run_weight) return;
+
     padded_K = ceil_div(s.K, 4) * 4;
     padded_C = round_up(s.C, kernel.lanes);
     chunk_images = std::clamp(target / (P * Q), int64_t(1), s.N);
@@ -86,12 +98,6 @@ struct WeightGeometry {
     slice_sums = padded_K * s.taps() * padded_C;
     pitch = s.W + 2 * s.pad;
 
-    Parts head, area, worker;
-    maxima = head.add(Context::kSlices * s.K, sizeof(uint32_t));
-    magnitudes = head.add(s.K, sizeof(uint32_t));
-    inverses = head.add(s.K, sizeof(float));
-    flags = head.add(s.K, 1);
-    head_bytes = area.bytes = head.bytes;
     class_sums = area.add(slices * classes * padded_K, sizeof(int32_t));
     class_totals = area.add(classes * padded_K, sizeof(double));
     squares = area.add(slices * padded_K, sizeof(int64_t));
@@ -104,7 +110,7 @@ struct WeightGeometry {
     tables = worker.add(chunk_quads * kernel.channel_block * kernel.entries, sizeof(int32_t));
     worker_bytes = worker.bytes;
     workers = area.add(threads, worker_bytes);
-    bytes = std::max(area.bytes, head_bytes + dense_bytes(s) + float32_bytes);
+    bytes = std::max(area.bytes, bytes);
   }
   int64_t chunks(int64_t n) const { return ceil_div(n, chunk_images) * row_blocks; }
   static int64_t dense_bytes(const Conv2dShape& s) { return round_up(s.K * s.taps() * s.C * int64_t(sizeof(float)), 64); }
@@ -265,7 +271,7 @@ struct BinaryConvPlan::Fixed16 {
   const Fixed16Kernel& kernel;
   InputGeometry input;
   WeightGeometry weight;
-  std::unique_ptr<const Fixed16InputLines> input_lines;    // AVX2 alone, null where byte planes are faster
+  std::unique_ptr<const Fixed16InputLines> input_lines;    // AVX2 alone
   std::unique_ptr<const Fixed16WeightLines> weight_lines;  // AVX2 alone
   std::unique_ptr<const Fixed16InputTiles> input_tiles;    // null without AMX
   std::unique_ptr<const Fixed16WeightTiles> weight_tiles;
@@ -274,13 +280,10 @@ struct BinaryConvPlan::Fixed16 {
         input(s, kernel, context.thread_count(), float32_bytes),
         weight(s, kernel, context.thread_count(), float32_bytes) {
     if (context.isa() == Isa::kAvx2) {
-      const Fixed16InputLines lines(s, context.thread_count(), input.head_bytes);
-      if (lines.pays) {
-        input_lines = std::make_unique<const Fixed16InputLines>(lines);
-        input.bytes = std::max(lines.bytes, input.head_bytes + float32_bytes);
-      }
+      input_lines = std::make_unique<const Fixed16InputLines>(s, context.thread_count(), input.head_bytes);
       weight_lines = std::make_unique<const Fixed16WeightLines>(s, context.thread_count(), weight.head_bytes);
-      weight.bytes = std::max(weight_lines->bytes, weight.head_bytes + WeightGeometry::dense_bytes(s) + float32_bytes);
+      input.bytes = std::max(input_lines->bytes, input.bytes);
+      weight.bytes = std::max(weight_lines->bytes, weight.bytes);
     }
     if (context.isa() < Isa::kAmx) return;
     input_tiles = std::make_unique<Fixed16InputTiles>(s, context.thread_count(), input.head_bytes);

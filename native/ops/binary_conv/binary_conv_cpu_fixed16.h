@@ -37,8 +37,11 @@ inline void judge_image(const Fixed16Kernel& kernel, uint32_t* magnitude, char* 
   const uint32_t m = fixed16_largest(kernel, dz, alpha, pixels, s.K, by_channel);
   *magnitude = m;
   *falls_back = !fixed16_fits(m);
-  if (m != 0 && !*falls_back && outputs > kFixed16SpreadCount)
-    *falls_back = fixed16_too_spread(kernel.squares(dz, alpha, fixed16_inverse(m), pixels, s.K), outputs);
+  if (m == 0 || *falls_back || outputs <= kFixed16SpreadCount) return;
+  double squares = 0;  // exact, so the first pixels mostly tell
+  for (int64_t pixel = 0; pixel < pixels && fixed16_too_spread(squares, outputs); pixel += 16)
+    squares += kernel.squares(dz + pixel * s.K, alpha, fixed16_inverse(m), std::min<int64_t>(16, pixels - pixel), s.K);
+  *falls_back = fixed16_too_spread(squares, outputs);
 }
 
 /// bwd_input with tiles: all of dz is staged as planes of bytes; a task is some rows of an image.
@@ -60,12 +63,13 @@ struct Fixed16InputTiles {
            float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n, void* workspace) const;
 };
 
-/// bwd_input with tables in memory: a task is some rows of some images.
+/// bwd_input with tables in memory: a task is some input channels and some rows of some images.
 struct Fixed16InputLines {
-  bool pays;                                   // more than byte planes
-  int64_t images, columns, ring, row_entries;  // of a line; lines of tables at a time, and 32-bit words of one
-  int64_t quads, blocks, rows, row_blocks, margin;
-  int64_t weights, inside, tables, sums, sources, inverses, row_tables, filter_rows, ahead, workers, worker_bytes, bytes;
+  int64_t images, strips;        // of a line
+  int64_t rounds, round_groups;  // groups whose tables there are at a time
+  int64_t blocks, c_parts;       // of 8 channels, of a task
+  int64_t rows, row_parts, margin;
+  int64_t weights, inside, tables, sums, line, sources, inverses, row_tasks, ahead, workers, worker_bytes, bytes;
 
   Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
@@ -85,7 +89,7 @@ struct Fixed16WeightLines {
   int64_t images, rows, row_blocks, phases, phase_lines;  // of a chunk; phases of rows of x, and its lines of each
   int64_t padded_K, padded_C, k_block, k_blocks, c_words, c_blocks, classes, slice_sums, max_slices;
   int64_t class_sums, class_totals, squares, sums, workers;
-  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, tables, worker_bytes, bytes;
+  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, ahead, tables, worker_bytes, bytes;
 
   Fixed16WeightLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   int64_t chunks(int64_t n) const { return ceil_div(n, images) * row_blocks; }

@@ -8,18 +8,7 @@ namespace {
 
 struct Avx512 {
   using V = __m512i;
-  enum {
-    kLanes = 16,
-    kIndexWords = 16,
-    kEntries = 16,
-    kVectors = 2,
-    kPixels = 8,
-    kNarrowPixels = 8,
-    kChannels = 4,
-    kStreams = 6
-  };
-  template <int kTables, int kWidth>
-  using Tile = LaneTile<Avx512, kTables, kWidth>;
+  enum { kLanes = 16, kIndexWords = 16, kEntries = 16, kVectors = 2, kPixels = 8, kChannels = 4, kStreams = 6 };
   // Masked forms here and below, because gcc 12 calls the others' undefined operand uninitialised (its bug 105593).
   BIREAL_INLINE V permute(V index, V table) { return _mm512_maskz_permutexvar_epi32(0xFFFF, index, table); }
   BIREAL_INLINE V zero() { return _mm512_setzero_si512(); }
@@ -33,10 +22,6 @@ struct Avx512 {
     const V second = _mm512_setr_epi32(pp, pp, pp, pp, np, np, np, np, pn, pn, pn, pn, nn, nn, nn, nn);
     store(out, _mm512_add_epi32(_mm512_madd_epi16(_mm512_set1_epi32(int(low)), first),
                                 _mm512_madd_epi16(_mm512_set1_epi32(int(high)), second)));
-  }
-  BIREAL_INLINE void store_tables(int32_t* out0, int32_t* out1, const uint32_t (&low)[2], const uint32_t (&high)[2]) {
-    store_table(out0, low[0], high[0]);
-    store_table(out1, low[1], high[1]);
   }
   // Lane l: nibble l in the low bits; VPERMD ignores the others.
   BIREAL_INLINE void store_index(int32_t* out, const uint64_t* nibbles) {

@@ -8,38 +8,50 @@
 
 namespace bireal::cpu {
 
+Fixed16LineFetcher::Fixed16LineFetcher(const Fixed16LineAhead* pieces, int64_t count, int64_t tiles)
+    : piece(pieces), end(pieces + count), share(0) {
+  for (const Fixed16LineAhead* p = piece; p < end; ++p) share += (p->count + kLineColumns - 1) / kLineColumns;
+  share = (share + tiles - 1) / tiles;
+}
+
 Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t head_bytes) {
-  const int64_t Q = s.Q();
-  quads = ceil_div(s.K, 4);
-  blocks = ceil_div(s.C, kLineChannels);
-  ring = ceil_div(s.R, s.stride);
-  const int64_t strip_bytes = quads * kLineTable * int64_t(sizeof(int32_t));
-  auto strips = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
-  const int64_t most_bytes = s.K <= 64 ? kNarrowLineBytes : kLineBytes;
-  auto tables_fit = [&](int64_t count) { return ring * strips(count) * strip_bytes <= most_bytes; };
-  pays = tables_fit(1);
-  images = 1;  // fewest idle columns
-  for (int64_t count = 2; count <= std::min<int64_t>(s.N, kLineColumns); ++count)
-    if (strips(count) * images < strips(images) * count && tables_fit(count)) images = count;
-  columns = strips(images) * kLineColumns;
-  row_entries = columns / kLineColumns * quads * kLineTable + kLineColumns;  // not a power of two: sets of the caches
-  // 16 tasks, but no fewer than 8 rows: the first R - 1 rows of tables are those of the task before.
-  row_blocks = std::clamp(ceil_div(16, ceil_div(s.N, images)), int64_t(1), ceil_div(s.H, 8));
-  rows = ceil_div(s.H, row_blocks);
-  row_blocks = ceil_div(s.H, rows);
+  const int64_t Q = s.Q(), groups = ceil_div(s.K, kLineValues), all_blocks = ceil_div(s.C, kLineChannels);
+  rounds = ceil_div(groups, kLineGroups);
+  round_groups = ceil_div(groups, rounds);
+  rounds = ceil_div(groups, round_groups);
+
+  // Sums of the rows of dx that a row of dz reaches stay in a second-level cache of 512 kB, beside entries and dz. Costs in
+  // cycles: the tables of a group, and its share of a tile.
+  const int64_t block_bytes = s.taps() * kLineChannels * kLineColumns * int64_t(sizeof(int32_t));
+  auto strips_of = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
+  double least = 0;
+  for (int64_t count = 1; count <= std::min<int64_t>(s.N, kLineColumns); ++count) {
+    const int64_t most_blocks = std::max<int64_t>(1, kLineSumBytes / (strips_of(count) * block_bytes));
+    const int64_t parts_of_C = ceil_div(all_blocks, most_blocks);
+    const double cost = double(strips_of(count)) / double(count) * double(95 * parts_of_C + 12 * s.taps() * all_blocks);
+    if (count > 1 && (cost >= least || strips_of(count) * block_bytes > kLineSumBytes)) continue;
+    least = cost, images = count, c_parts = parts_of_C;
+  }
+  blocks = ceil_div(all_blocks, c_parts);
+  c_parts = ceil_div(all_blocks, blocks);
+  strips = strips_of(images);
+  // 16 tasks, but no fewer than 8 rows: tables are built for R - 1 rows more.
+  row_parts = std::clamp(ceil_div(16, ceil_div(s.N, images) * c_parts), int64_t(1), ceil_div(s.H, 8));
+  rows = ceil_div(s.H, row_parts);
+  row_parts = ceil_div(s.H, rows);
   margin = round_up(s.S + kLineColumns, kLineColumns);
 
   Parts parts, worker;
   parts.bytes = head_bytes;
-  weights = parts.add(blocks * s.taps() * quads * kLineChannels, 1);
+  weights = parts.add(all_blocks * s.taps() * groups * kLineChannels, 1);
   inside = parts.add(round_up(Q, kLineColumns) + 2 * margin, sizeof(int32_t));
-  tables = worker.add(std::max(ring * row_entries, s.K), sizeof(int32_t));  // first the magnitudes by channel
-  sums = worker.add(blocks * s.S * kLineChannels * columns + 2 * margin, sizeof(int32_t));
-  sources = worker.add(columns, sizeof(const float*));
-  inverses = worker.add(columns, sizeof(float));
-  row_tables = worker.add(s.R, sizeof(const int32_t*));
-  filter_rows = worker.add(s.R, sizeof(int64_t));
-  ahead = worker.add(2 * images, sizeof(Fixed16LineAhead));
+  tables = worker.add(std::max<int64_t>(kLineGroups * kLineTable, s.K), sizeof(int32_t));  // first the magnitudes by channel
+  sums = worker.add(s.R * strips * s.S * blocks * kLineChannels * kLineColumns, sizeof(int32_t));
+  line = worker.add(s.S * kLineChannels * strips * kLineColumns + 2 * margin, sizeof(int32_t));
+  sources = worker.add(strips * kLineColumns, sizeof(const float*));
+  inverses = worker.add(strips * kLineColumns, sizeof(float));
+  row_tasks = worker.add(s.R, sizeof(Fixed16LineRow));
+  ahead = worker.add(images * (1 + s.R), sizeof(Fixed16LineAhead));
   worker_bytes = worker.bytes;
   workers = parts.add(threads, worker_bytes);
   bytes = parts.bytes;
@@ -48,7 +60,8 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
 void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed16Kernel& kernel, uint32_t* magnitudes,
                             char* falls_back, float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n,
                             void* workspace) const {
-  const int64_t P = s.P(), Q = s.Q(), outputs = s.output_count(1), inputs = s.input_count(1);
+  const int64_t P = s.P(), Q = s.Q(), outputs = s.output_count(1), inputs = s.input_count(1), taps = s.taps();
+  const int64_t groups = ceil_div(s.K, kLineValues), all_blocks = ceil_div(s.C, kLineChannels);
   uint8_t* all_weights = part<uint8_t>(workspace, weights);
   int32_t* is_inside = part<int32_t>(workspace, inside) + margin;
   std::fill(is_inside - margin, is_inside, 0);
@@ -59,64 +72,95 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     judge_image(kernel, magnitudes + image, falls_back + image, dz + image * outputs, alpha, s,
                 part<uint32_t>(workspace, workers + worker * worker_bytes + tables));
   };
-  const bool judged_by_task = row_blocks == 1;  // then dz is still in the caches
-  context.parallel(blocks + (judged_by_task ? 0 : n), [&](int64_t task, int worker) {
-    if (task < blocks)
-      fixed16_lines_weights(all_weights + task * s.taps() * quads * kLineChannels, w, task, s.K, s.C, s.R, s.S);
-    else
-      judge(task - blocks, worker);
+  const bool judged_by_task = row_parts == 1 && c_parts == 1;  // then dz is still in the caches
+  context.parallel(all_blocks + (judged_by_task ? 0 : n), [&](int64_t task, int worker) {
+    if (task >= all_blocks) return judge(task - all_blocks, worker);
+    for (int64_t group = 0; group < groups; group += round_groups)
+      fixed16_lines_weights(all_weights + group * taps * all_blocks * kLineChannels, w, task, all_blocks,
+                            std::min(round_groups, groups - group), group * kLineValues, s.K, s.C, s.R, s.S);
   });
 
-  context.parallel(ceil_div(n, images) * row_blocks, [&](int64_t index, int worker) {
-    const int64_t image = index / row_blocks * images, count = std::min(images, n - image);
-    const int64_t used = round_up(count * Q, kLineColumns);
+  // First and last row of dz that reaches row h of dx.
+  auto first_row = [&](int64_t h) {
+    return std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, h + s.pad - (s.R - 1)), s.stride));
+  };
+  auto last_row = [&](int64_t h) { return std::min(P - 1, (h + s.pad) / s.stride); };
+
+  context.parallel(ceil_div(n, images) * row_parts * c_parts, [&](int64_t index, int worker) {
+    const int64_t image = index / (row_parts * c_parts) * images, count = std::min(images, n - image);
+    const int64_t first_block = index % c_parts * blocks, task_blocks = std::min(blocks, all_blocks - first_block);
+    const int64_t h_begin = index / c_parts % row_parts * rows, h_end = std::min(s.H, h_begin + rows);
+    const int64_t used = ceil_div(count * Q, kLineColumns), columns = used * kLineColumns;
+    const int64_t tap_sums = task_blocks * kLineChannels * kLineColumns, strip_sums = s.S * tap_sums,
+                  row_sums = used * strip_sums;
+    const int64_t c0 = first_block * kLineChannels, channels = std::min(s.C - c0, task_blocks * kLineChannels);
     for (int64_t i = 0; judged_by_task && i < count; ++i) judge(image + i, worker);
     char* own = part<char>(workspace, workers + worker * worker_bytes);
-    int32_t* line_tables = part<int32_t>(own, tables);
-    int32_t* line_sums = part<int32_t>(own, sums) + margin;
+    int32_t* round_tables = part<int32_t>(own, tables);
+    int32_t* all_sums = part<int32_t>(own, sums);
+    int32_t* line_sums = part<int32_t>(own, line) + margin;
     const float** source = part<const float*>(own, sources);
     float* inverse = part<float>(own, inverses);
-    for (int64_t column = 0; column < used; ++column) {  // behind the last image: its last column, for nobody
+    Fixed16LineRow* reached = part<Fixed16LineRow>(own, row_tasks);
+    Fixed16LineAhead* pieces = part<Fixed16LineAhead>(own, ahead);
+    for (int64_t column = 0; column < columns; ++column) {  // behind the last image: its last column, for nobody
       const int64_t at = std::min(column, count * Q - 1), i = image + at / Q;
       source[column] = dz + i * outputs + at % Q * s.K;
       inverse[column] = falls_back[i] ? 0.0f : fixed16_inverse(magnitudes[i]);
     }
-    Fixed16LineAhead* pieces = part<Fixed16LineAhead>(own, ahead);
-    Fixed16LineTask task;
-    task.ahead = pieces;
-    task.rows = part<const int32_t*>(own, row_tables);
-    task.filter_rows = part<int64_t>(own, filter_rows);
-    task.weights = all_weights, task.sums = line_sums;
-    task.blocks = blocks, task.R = s.R, task.S = s.S, task.quads = quads, task.columns = used;
-    Fixed16LineImage out;
-    out.inside = is_inside;
-    out.W = s.W, out.Q = Q, out.C = s.C, out.S = s.S, out.stride = s.stride, out.pad = s.pad, out.columns = used;
 
-    const int64_t h_begin = index % row_blocks * rows, h_end = std::min(s.H, h_begin + rows);
-    int64_t staged = std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, h_begin + s.pad - (s.R - 1)), s.stride));
-    for (int64_t h = h_begin; h < h_end; ++h) {
-      for (; staged < P && staged * s.stride <= h + s.pad; ++staged)
-        fixed16_lines_stage(line_tables + staged % ring * row_entries, source, staged * Q * s.K, inverse, alpha, used, s.K);
-      task.row_count = 0;
-      for (int64_t r = (h + s.pad) % s.stride; r < s.R && r <= h + s.pad; r += s.stride) {
-        const int64_t p = (h + s.pad - r) / s.stride;
-        if (p >= P) continue;
-        part<const int32_t*>(own, row_tables)[task.row_count] = line_tables + p % ring * row_entries;
-        part<int64_t>(own, filter_rows)[task.row_count++] = r;
+    auto finish_row = [&](int64_t h, const int32_t* row) {
+      for (int64_t block = 0; block < task_blocks; ++block) {
+        fixed16_lines_gather(line_sums, row + block * kLineChannels * kLineColumns, s.S, tap_sums, used, strip_sums);
+        Fixed16LineImage out;
+        out.inside = is_inside;
+        out.channels = std::min<int64_t>(kLineChannels, channels - block * kLineChannels);
+        out.W = s.W, out.Q = Q, out.C = s.C, out.S = s.S, out.stride = s.stride, out.pad = s.pad, out.columns = columns;
+        for (int64_t i = 0; i < count; ++i) {
+          if (falls_back[image + i]) continue;
+          out.sums = line_sums + i * Q;
+          out.dx = dx + (image + i) * inputs + h * s.W * s.C + c0 + block * kLineChannels;
+          out.step = fixed16_step(magnitudes[image + i]);
+          fixed16_lines_finish(out);
+        }
       }
-      task.ahead_count = 0;
+    };
+    for (int64_t h = h_begin; h < h_end; ++h)
+      if (first_row(h) > last_row(h)) {
+        std::fill(all_sums, all_sums + row_sums, 0);
+        finish_row(h, all_sums);
+      }
+
+    Fixed16LineTask task;
+    task.tables = round_tables, task.rows = reached;
+    task.S = s.S, task.blocks = task_blocks, task.tap_sums = tap_sums;
+    for (int64_t p = first_row(h_begin); p <= last_row(h_end - 1); ++p) {
+      const int64_t top = p * s.stride - s.pad;  // row of dx that the filter's first row reaches
+      const int64_t h0 = std::max(h_begin, top), h1 = std::min(h_end, top + s.R);
+      if (h0 >= h1) continue;
+      int64_t piece_count = 0;
       for (int64_t i = 0; i < count; ++i) {
-        pieces[task.ahead_count++] = {dx + (image + i) * inputs + h * s.W * s.C, s.W * s.C};
-        if (staged < P) pieces[task.ahead_count++] = {dz + (image + i) * outputs + staged * Q * s.K, Q * s.K};
+        if (p + 1 < P) pieces[piece_count++] = {dz + (image + i) * outputs + (p + 1) * Q * s.K, Q * s.K};
+        for (int64_t h = h0; h < h1 && c_parts == 1; ++h)
+          if (last_row(h) == p) pieces[piece_count++] = {dx + (image + i) * inputs + h * s.W * s.C, s.W * s.C};
       }
-      fixed16_lines_add(task);
-      for (int64_t i = 0; i < count; ++i) {
-        if (falls_back[image + i]) continue;
-        out.sums = line_sums + i * Q;
-        out.dx = dx + (image + i) * inputs + h * s.W * s.C;
-        out.step = fixed16_step(magnitudes[image + i]);
-        fixed16_lines_finish(out);
-      }
+      Fixed16LineFetcher fetcher(pieces, piece_count, used * rounds * (h1 - h0) * s.S * task_blocks);
+      task.row_count = h1 - h0;
+      for (int64_t strip = 0; strip < used; ++strip)
+        for (int64_t group = 0; group < groups; group += round_groups) {
+          task.groups = std::min(round_groups, groups - group);
+          task.block_entries = task.groups * kLineChannels;
+          task.tap_entries = all_blocks * task.block_entries;
+          const uint8_t* entries = all_weights + group * taps * all_blocks * kLineChannels + first_block * task.block_entries;
+          for (int64_t h = h0; h < h1; ++h)
+            reached[h - h0] = {all_sums + h % s.R * row_sums + strip * strip_sums, entries + (h - top) * s.S * task.tap_entries,
+                               group == 0 && first_row(h) == p};
+          fixed16_lines_stage(round_tables, source + strip * kLineColumns, p * Q * s.K, inverse + strip * kLineColumns, alpha,
+                              task.groups, group * kLineValues, s.K);
+          fixed16_lines_add(task, &fetcher);
+        }
+      for (int64_t h = h0; h < h1; ++h)
+        if (last_row(h) == p) finish_row(h, all_sums + h % s.R * row_sums);
     }
   });
 }
@@ -134,22 +178,23 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   const int64_t halo = (s.R - 1) / s.stride;  // lines of x that a phase has more than lines of dz
 
   // Entries of a chunk lie in a second-level cache beside the sums of 16 output channels.
-  auto line_quads = [&](int64_t count) { return ceil_div(count * Q, 4); };
+  auto line_groups = [&](int64_t count) { return ceil_div(count * Q, kLineValues); };
   auto most_rows = [&](int64_t count) {
-    return std::min(96 * 1024 / (s.S * c_words * kWordBits * line_quads(count) * phases) - halo, kFixed16Terms / (count * Q));
+    return std::min(96 * 1024 / (s.S * c_words * kWordBits * line_groups(count) * phases) - halo, kFixed16Terms / (count * Q));
   };
-  rows = std::clamp(most_rows(1), int64_t(1), P);
+  // In groups: loading and storing sums takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
+  double least_cost = 0;
+  for (int64_t count = 1; count <= std::min<int64_t>(s.N, 16); ++count) {
+    int64_t count_rows = std::clamp(most_rows(count), int64_t(1), P);
+    const int64_t count_blocks = ceil_div(P, count_rows), tasks = ceil_div(s.N, count) * count_blocks * k_blocks * c_blocks;
+    count_rows = ceil_div(P, count_blocks);
+    const int64_t groups = count_rows * line_groups(count), entry_groups = phases * (count_rows + halo) * line_groups(count);
+    const double cost = double(count_blocks) / double(count) *
+                        (double(groups) + 1.7 * double(ceil_div(groups, kLineGroups)) + 0.05 * double(entry_groups));
+    if (count > 1 && (most_rows(count) < 1 || cost >= least_cost || tasks < 16)) continue;
+    least_cost = cost, images = count, rows = count_rows;
+  }
   row_blocks = ceil_div(P, rows);
-  rows = ceil_div(P, row_blocks);
-  row_blocks = ceil_div(P, rows);
-  images = 1;
-  // Loading and storing the sums of a block of quads takes as long as 10 pixels.
-  auto cost = [&](int64_t count) {
-    const int64_t quads = rows * line_quads(count);
-    return double(4 * quads + 10 * ceil_div(quads, kLineTerms)) / double(count);
-  };
-  for (int64_t count = 2; row_blocks == 1 && count <= std::min<int64_t>(s.N, 16) && most_rows(count) >= P; ++count)
-    if (cost(count) < cost(images)) images = count;
   phase_lines = rows + halo;
 
   // 16 tasks, but slices of 1024 pixels or more: below that, adding them up costs more than a few percent.
@@ -165,13 +210,14 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   squares = parts.add(max_slices * padded_K, sizeof(int64_t));
   sums = parts.add(max_slices * slice_sums, sizeof(int32_t));
   x = worker.add(((rows - 1) * s.stride + s.R) * images * (s.W + 2 * s.pad) * c_words, sizeof(word_t));
-  columns = worker.add(4 * line_quads(images), sizeof(int32_t));
-  pixels = worker.add(4 * line_quads(images) * rows, sizeof(const float*));
-  pixel_classes = worker.add(4 * line_quads(images) * rows, sizeof(int32_t));
+  columns = worker.add(kLineValues * line_groups(images), sizeof(int32_t));
+  pixels = worker.add(kLineValues * line_groups(images) * rows, sizeof(const float*));
+  pixel_classes = worker.add(kLineValues * line_groups(images) * rows, sizeof(int32_t));
   column_classes = worker.add(Q, sizeof(int32_t));
-  entries = worker.add(s.S * c_words * kWordBits * phases * phase_lines * line_quads(images), 1);
-  filter_rows = worker.add(s.R, sizeof(int64_t));
-  tables = worker.add(kLineTerms * kLineTable, sizeof(int32_t));
+  entries = worker.add(s.S * c_words * kWordBits * phases * phase_lines * line_groups(images), 1);
+  filter_rows = worker.add(s.R, sizeof(Fixed16LineRow));
+  ahead = worker.add(kLineGroups * kLineValues, sizeof(Fixed16LineAhead));
+  tables = worker.add(kLineGroups * kLineTable, sizeof(int32_t));
   worker_bytes = worker.bytes;
   workers = parts.add(threads, worker_bytes);
   bytes = parts.bytes;
@@ -193,8 +239,9 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
     int32_t* column_class = part<int32_t>(own, column_classes);
     for (int64_t q = 0; q < Q; ++q) column_class[q] = int32_t(border_class(q, s, s.S, s.W));
     uint8_t* all_entries = part<uint8_t>(own, entries);
-    int64_t* row_bytes = part<int64_t>(own, filter_rows);
-    int32_t* block_tables = part<int32_t>(own, tables);
+    Fixed16LineRow* filter_row = part<Fixed16LineRow>(own, filter_rows);
+    Fixed16LineAhead* pieces = part<Fixed16LineAhead>(own, ahead);
+    int32_t* round_tables = part<int32_t>(own, tables);
     int32_t* own_classes = part<int32_t>(workspace, class_sums) + slice * classes * padded_K;
     int64_t* own_squares = part<int64_t>(workspace, squares) + slice * padded_K;
     if (word == 0) {
@@ -202,24 +249,23 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
         std::fill(own_classes + border * padded_K + k0, own_classes + border * padded_K + k1, 0);
       std::fill(own_squares + k0, own_squares + k1, int64_t(0));
     }
-    Fixed16LineWeight task;
-    task.tables = block_tables, task.rows = row_bytes;
-    task.R = s.R, task.S = s.S, task.row_channels = padded_C;
+    Fixed16LineTask task;
+    task.tables = round_tables, task.rows = filter_row, task.row_count = s.R;
+    task.S = s.S, task.tap_sums = padded_C * kLineColumns;
     task.blocks = ceil_div(std::min(s.C - word * kWordBits, here * kWordBits), kLineChannels);
-    task.entry_blocks = here * kWordBits / kLineChannels;
 
     const int64_t first_chunk = chunk_count * slice / slice_count, end_chunk = chunk_count * (slice + 1) / slice_count;
     for (int64_t chunk = first_chunk; chunk < end_chunk; ++chunk) {
       const int64_t image = chunk / row_blocks * images, count = std::min(images, n - image);
       const int64_t p0 = chunk % row_blocks * rows, row_count = std::min(rows, P - p0);
-      const int64_t row_quads = ceil_div(count * Q, 4), quads = row_count * row_quads, line = count * pitch * here;
-      for (int64_t j = 0; j < 4 * row_quads; ++j) {
+      const int64_t row_groups = ceil_div(count * Q, kLineValues), groups = row_count * row_groups, line = count * pitch * here;
+      for (int64_t j = 0; j < kLineValues * row_groups; ++j) {
         const int64_t at = std::min(j, count * Q - 1);  // behind the last image: its last column, for tables of 0
         column[j] = int32_t((at / Q * pitch + at % Q * s.stride) * here);
       }
       for (int64_t p = 0; p < row_count; ++p) {
-        const float** target = pixel + 4 * p * row_quads;
-        int32_t* target_class = pixel_class + 4 * p * row_quads;
+        const float** target = pixel + kLineValues * p * row_groups;
+        int32_t* target_class = pixel_class + kLineValues * p * row_groups;
         const int64_t row_class = border_class(p0 + p, s, s.R, s.H) * side;
         for (int64_t i = 0; i < count; ++i, target += Q, target_class += Q) {
           const float* source = dz + ((image + i) * P + p0 + p) * Q * s.K;
@@ -228,10 +274,10 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
             target_class[q] = int32_t(row_class + column_class[q]);
           }
         }
-        std::fill(target, pixel + 4 * (p + 1) * row_quads, nullptr);
+        std::fill(target, pixel + kLineValues * (p + 1) * row_groups, nullptr);
       }
-      task.block_bytes = phases * phase_lines * row_quads * kLineChannels;
-      for (int64_t r = 0; r < s.R; ++r) row_bytes[r] = (r % s.stride * phase_lines + r / s.stride) * row_quads * kLineChannels;
+      task.block_entries = phases * phase_lines * row_groups * kLineChannels;
+      task.tap_entries = here * kWordBits / kLineChannels * task.block_entries;
       for (int64_t y = 0; y < (row_count - 1) * s.stride + s.R; ++y) {
         if (y % s.stride >= s.R) continue;
         // A row of x of all images, with a border of zero bits (+1).
@@ -248,33 +294,35 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
               for (int64_t j = 0; j < here; ++j) inner[w * here + j] = source[w * Cw + j];
         }
         for (int64_t t = 0; t < s.S; ++t)
-          fixed16_lines_entries(all_entries + t * task.entry_blocks * task.block_bytes +
-                                    (y % s.stride * phase_lines + y / s.stride) * row_quads * kLineChannels,
-                                task.block_bytes, target + t * here, column, row_quads, here);
+          fixed16_lines_entries(
+              all_entries + t * task.tap_entries + (y % s.stride * phase_lines + y / s.stride) * row_groups * kLineChannels,
+              task.block_entries, target + t * here, column, row_groups, here);
       }
 
-      const int64_t quad_block = ceil_div(quads, ceil_div(quads, kLineTerms));
+      const int64_t round_groups = ceil_div(groups, ceil_div(groups, kLineGroups));
       for (int64_t k = k0; k < k1; k += kLineColumns) {
-        task.sums = part<int32_t>(workspace, sums) + slice * slice_sums +
-                    (k / kLineColumns * taps * padded_C + word * kWordBits) * kLineColumns;
-        for (int64_t first = 0; first < quads; first += quad_block) {
-          task.quads = std::min(quad_block, quads - first);
-          task.entries = all_entries + first * kLineChannels;
-          task.first = chunk == first_chunk && first == 0;
-          task.next = pixel, task.next_k = k + kLineColumns, task.next_count = 0;
-          if (first + quad_block < quads) {
-            task.next += 4 * (first + quad_block), task.next_k = k;
-            task.next_count = 4 * std::min(quad_block, quads - first - quad_block);
-          } else if (k + kLineColumns < k1) {
-            task.next_count = 4 * quad_block;
-          }
-          fixed16_lines_weight_stage(block_tables, pixel + 4 * first, inverses, task.quads, k, s.K);
-          fixed16_lines_weight_add(task);
+        int32_t* k_sums = part<int32_t>(workspace, sums) + slice * slice_sums +
+                          (k / kLineColumns * taps * padded_C + word * kWordBits) * kLineColumns;
+        for (int64_t first = 0; first < groups; first += round_groups) {
+          task.groups = std::min(round_groups, groups - first);
+          for (int64_t r = 0; r < s.R; ++r)
+            filter_row[r] = {k_sums + r * s.S * task.tap_sums,
+                             all_entries + ((r % s.stride * phase_lines + r / s.stride) * row_groups + first) * kLineChannels,
+                             chunk == first_chunk && first == 0};
+          // What the next round reads.
+          const bool more = first + round_groups < groups;
+          const int64_t next = more ? first + round_groups : 0, next_k = more ? k : k + kLineColumns;
+          int64_t piece_count = 0;
+          for (int64_t i = kLineValues * next; next_k < k1 && i < kLineValues * std::min(groups, next + round_groups); ++i)
+            if (pixel[i]) pieces[piece_count++] = {pixel[i] + next_k, kLineColumns};
+          Fixed16LineFetcher fetcher(pieces, piece_count, taps * task.blocks);
+          fixed16_lines_weight_stage(round_tables, pixel + kLineValues * first, inverses, task.groups, k, s.K);
+          fixed16_lines_add(task, &fetcher);
         }
       }
       if (word != 0) continue;
       // The border is staged as +1: what it has added there is taken off again, tap by tap, in the end.
-      for (int64_t i = 0; i < 4 * quads; ++i)
+      for (int64_t i = 0; i < kLineValues * groups; ++i)
         if (pixel[i] && (needs_squares || pixel_class[i] != 0))
           fixed16_lines_pixel(pixel_class[i] == 0 ? nullptr : own_classes + pixel_class[i] * padded_K + k0,
                               needs_squares ? own_squares + k0 : nullptr, pixel[i] + k0, inverses + k0, present);

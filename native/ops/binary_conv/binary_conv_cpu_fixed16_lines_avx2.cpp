@@ -1,12 +1,11 @@
 // Fixed-point gradients with AVX2: tables in memory. See binary_conv_fixed16_lines.h.
 //
-// Two loads start in a cycle, so 64 multiply-adds are the ceiling. Measured on Zen 3: 50 in a loop of its own with everything in
-// the first-level cache, 40 in fixed16_lines_add, 45 in fixed16_lines_weight_add, beside which tables are built and results
-// written. VPMADDWD with +-1 reached 24 (of 32).
+// Two loads start in a cycle, so 80 multiply-adds are the ceiling, 73 with the loads of a tile's sums.
 #include <immintrin.h>
 #include <string.h>
 
 #include "ops/binary_conv/binary_conv_fixed16_lines.h"
+#include "ops/binary_conv/binary_conv_fixed16_lookup.h"
 
 namespace bireal::cpu {
 namespace {
@@ -40,123 +39,82 @@ BIREAL_INLINE void transpose(__m256 (&row)[8]) {
   }
 }
 
-// Entry i: bit b of i negates value b.
-BIREAL_INLINE void store_table(int32_t* out, V a, V b, V c, V d) {
-  const V low[2] = {_mm256_add_epi32(a, b), _mm256_sub_epi32(a, b)}, high[2] = {_mm256_add_epi32(c, d), _mm256_sub_epi32(c, d)};
+// 8 columns of a table. Entry i: bit b of i negates value b.
+BIREAL_INLINE void store_table(int32_t* out, const V (&value)[kLineValues]) {
+  const V plus = _mm256_add_epi32(value[2], value[1]), minus = _mm256_sub_epi32(value[2], value[1]);
+  const V low[4] = {_mm256_add_epi32(plus, value[0]), _mm256_sub_epi32(plus, value[0]), _mm256_add_epi32(minus, value[0]),
+                    _mm256_sub_epi32(minus, value[0])};  // those of entries 7 to 4 are the negatives
+  const V sum = _mm256_add_epi32(value[4], value[3]), difference = _mm256_sub_epi32(value[4], value[3]);
   const V zero = _mm256_setzero_si256();
-  const V lows[4] = {low[0], _mm256_sub_epi32(zero, low[1]), low[1], _mm256_sub_epi32(zero, low[0])};
+  const V high[4] = {sum, difference, _mm256_sub_epi32(zero, difference), _mm256_sub_epi32(zero, sum)};
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    store(out + (i + 0) * kLineColumns, _mm256_add_epi32(lows[i], high[0]));
-    store(out + (i + 4) * kLineColumns, _mm256_sub_epi32(lows[i], high[1]));
-    store(out + (i + 8) * kLineColumns, _mm256_add_epi32(lows[i], high[1]));
-    store(out + (i + 12) * kLineColumns, _mm256_sub_epi32(lows[i], high[0]));
-  }
+  for (int j = 0; j < 4; ++j)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      store(out + kLineColumns * (8 * j + i), _mm256_add_epi32(high[j], low[i]));
+      store(out + kLineColumns * (8 * j + 7 - i), _mm256_sub_epi32(high[j], low[i]));
+    }
 }
 
 // One `asm` each, because gcc 12 would load first and then spill: all 16 registers hold sums.
-BIREAL_INLINE void add_entry(V (&sum)[2], const int32_t* table, uint64_t entry) {
-  const auto* all = reinterpret_cast<const V(*)[2 * kLineTable / kLineColumns]>(table);
-  asm("vpaddd (%1,%2,8), %0, %0" : "+x"(sum[0]) : "r"(table), "r"(entry), "m"(*all));
-  asm("vpaddd 32(%1,%2,8), %0, %0" : "+x"(sum[1]) : "r"(table), "r"(entry), "m"(*all));
+template <int kGroup>
+BIREAL_INLINE void add_entry(V (&sum)[2], const int32_t* tables, uint64_t entry) {
+  enum { kBytes = kGroup * kLineTable * 4 };
+  const auto* all = reinterpret_cast<const V(*)[kLineTable / 8]>(tables + kGroup * kLineTable);
+  asm("vpaddd %c3(%1,%2,8), %0, %0" : "+x"(sum[0]) : "r"(tables), "r"(entry), "i"(kBytes), "m"(*all));
+  asm("vpaddd %c3(%1,%2,8), %0, %0" : "+x"(sum[1]) : "r"(tables), "r"(entry), "i"(kBytes + 32), "m"(*all));
 }
 
-// One strip, one column of the filter, a block of channels; `rows` rows from `row` on, quads [first, first + count). The rows
-// stand side by side in the loop, because a short loop for each would end in a wrong guess of its branch.
-template <int kRows>
-BIREAL_INLINE void add_tile(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first, int64_t count, int64_t block,
-                            int64_t t) {
-  const int64_t pitch = task.columns;
-  int32_t* target = task.sums + (block * task.S + t) * kLineChannels * pitch + strip * kLineColumns;
-  const int32_t* table[kRows];
-  const uint8_t* entry[kRows];
-#pragma GCC unroll 3
-  for (int i = 0; i < kRows; ++i) {
-    table[i] = task.rows[row + i] + (strip * task.quads + first) * kLineTable;
-    entry[i] = task.weights + (((block * task.S + t) * task.R + task.filter_rows[row + i]) * task.quads + first) * kLineChannels;
-  }
-  V sum[kLineChannels][2];
-  if (first == 0 && row == 0) {
+template <int kGroups>
+struct Groups {
+  BIREAL_INLINE void add(V (&sum)[kLineChannels][2], const int32_t* tables, const uint8_t* entries) {
+    Groups<kGroups - 1>::add(sum, tables, entries);
+    uint64_t eight;  // one load for eight bytes: loads are what this waits for
+    memcpy(&eight, entries + (kGroups - 1) * kLineChannels, sizeof eight);
 #pragma GCC unroll 8
-    for (int c = 0; c < kLineChannels; ++c) sum[c][0] = sum[c][1] = _mm256_setzero_si256();
-  } else {
-#pragma GCC unroll 8
-    for (int c = 0; c < kLineChannels; ++c) {
-      sum[c][0] = load(target + c * pitch);
-      sum[c][1] = load(target + c * pitch + 8);
-    }
-  }
-  for (int64_t quad = 0; quad < count; ++quad) {
-#pragma GCC unroll 3
-    for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half) {
-        uint32_t four;  // one load for four bytes: loads are what this loop waits for
-        memcpy(&four, entry[i] + quad * kLineChannels + 4 * half, sizeof four);
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) add_entry(sum[4 * half + c], table[i], uint8_t(four >> (8 * c)));
-      }
-      table[i] += kLineTable;
-    }
-  }
-#pragma GCC unroll 8
-  for (int c = 0; c < kLineChannels; ++c) {
-    store(target + c * pitch, sum[c][0]);
-    store(target + c * pitch + 8, sum[c][1]);
-  }
-}
-
-// Cache lines of Fixed16LineAhead, some with every tile.
-struct Fetcher {
-  const Fixed16LineAhead *piece, *end;
-  int64_t done, share;
-
-  Fetcher(const Fixed16LineAhead* pieces, int64_t count, int64_t tiles) : piece(pieces), end(pieces + count), done(0), share(0) {
-    for (const Fixed16LineAhead* p = piece; p < end; ++p) share += (p->count + kLineColumns - 1) / kLineColumns;
-    share = (share + tiles - 1) / tiles;
-  }
-  void fetch() {
-    for (int64_t i = 0; i < share && piece < end; ++i) {
-      _mm_prefetch(reinterpret_cast<const char*>(piece->begin + done), _MM_HINT_T0);
-      done += kLineColumns;
-      if (done >= piece->count) ++piece, done = 0;
-    }
+    for (int c = 0; c < kLineChannels; ++c) add_entry<kGroups - 1>(sum[c], tables, uint8_t(eight >> (8 * c)));
   }
 };
+template <>
+struct Groups<0> {
+  BIREAL_INLINE void add(V (&)[kLineChannels][2], const int32_t*, const uint8_t*) {}
+};
 
-template <int kRows>
-BIREAL_INLINE void add_tiles(const Fixed16LineTask& task, int64_t row, int64_t strip, int64_t first, int64_t quad_block,
-                             Fetcher* fetcher) {
-  const int64_t count = task.quads - first < quad_block ? task.quads - first : quad_block;
-  for (int64_t block = 0; block < task.blocks; ++block)
-    for (int64_t t = 0; t < task.S; ++t) {
-      fetcher->fetch();
-      add_tile<kRows>(task, row, strip, first, count, block, t);
-    }
-}
-
-// One tap and block of channels of bwd_weight.
-BIREAL_INLINE void weight_tile(int32_t* target, const int32_t* table, const uint8_t* entries, int64_t quads, bool first) {
+template <int kGroups>
+BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int32_t* tables, const uint8_t* entries) {
   V sum[kLineChannels][2];
 #pragma GCC unroll 8
-  for (int c = 0; c < kLineChannels; ++c) {
-    sum[c][0] = first ? _mm256_setzero_si256() : load(target + c * kLineColumns);
-    sum[c][1] = first ? _mm256_setzero_si256() : load(target + c * kLineColumns + 8);
-  }
-  for (int64_t quad = 0; quad < quads; ++quad, table += kLineTable, entries += kLineChannels) {
+  for (int c = 0; c < kLineChannels; ++c)
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      uint32_t four;
-      memcpy(&four, entries + 4 * half, sizeof four);
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) add_entry(sum[4 * half + c], table, uint8_t(four >> (8 * c)));
-    }
-  }
+    for (int half = 0; half < 2; ++half) sum[c][half] = first ? _mm256_setzero_si256() : load(sums + c * kLineColumns + 8 * half);
+  Groups<kGroups>::add(sum, tables, entries);
 #pragma GCC unroll 8
-  for (int c = 0; c < kLineChannels; ++c) {
-    store(target + c * kLineColumns, sum[c][0]);
-    store(target + c * kLineColumns + 8, sum[c][1]);
+  for (int c = 0; c < kLineChannels; ++c)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) store(sums + c * kLineColumns + 8 * half, sum[c][half]);
+}
+
+BIREAL_INLINE void fetch(Fixed16LineFetcher* fetcher) {
+  for (int64_t i = 0; i < fetcher->share && fetcher->piece < fetcher->end; ++i) {
+    _mm_prefetch(reinterpret_cast<const char*>(fetcher->piece->begin + fetcher->done), _MM_HINT_T0);
+    fetcher->done += kLineColumns;
+    if (fetcher->done >= fetcher->piece->count) ++fetcher->piece, fetcher->done = 0;
   }
+}
+
+template <int kGroups>
+void add_groups(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
+  for (const Fixed16LineRow* row = task.rows; row < task.rows + task.row_count; ++row)
+    for (int64_t t = 0; t < task.S; ++t) {
+      int32_t* sums = row->sums + t * task.tap_sums;
+      const uint8_t* entries = row->entries + t * task.tap_entries;
+      for (int64_t block = 0; block < task.blocks; ++block) {
+        fetch(fetcher);
+        add_tile<kGroups>(sums, row->first, task.tables, entries);
+        sums += kLineChannels * kLineColumns;
+        entries += task.block_entries;
+      }
+    }
 }
 
 BIREAL_INLINE V rounded(const float* dz, __m256 inverse, V present) {
@@ -171,114 +129,117 @@ BIREAL_INLINE __m256 scaled(V sum, __m256d step) {
 
 }  // namespace
 
-void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t K, int64_t C, int64_t R, int64_t S) {
-  const int64_t Cw = word_count(C), c = block * kLineChannels, row = R * S * Cw;
-  for (int64_t t = 0; t < S; ++t)
-    for (int64_t r = 0; r < R; ++r)
-      for (int64_t k = 0; k < K; k += 4, out += kLineChannels) {
-        const word_t* tap = w + k * row + (r * S + t) * Cw + c / kWordBits;
-        uint64_t entries = 0;
-        for (int64_t i = 0; i < 4 && k + i < K; ++i) {
-          // Bit c of a byte to byte c.
-          const uint64_t bits = (tap[i * row] >> (c % kWordBits) & 0xFFu) * 0x0101010101010101ull & 0x8040201008040201ull;
-          entries |= ((bits + 0x7F7F7F7F7F7F7F7Full) >> 7 & 0x0101010101010101ull) << (3 + i);
-        }
-        memcpy(out, &entries, sizeof entries);
-      }
+void fixed16_lines_add(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
+  static constexpr decltype(&add_groups<1>) kAdd[kLineGroups] = {add_groups<1>, add_groups<2>,  add_groups<3>,  add_groups<4>,
+                                                                 add_groups<5>, add_groups<6>,  add_groups<7>,  add_groups<8>,
+                                                                 add_groups<9>, add_groups<10>, add_groups<11>, add_groups<12>};
+  kAdd[task.groups - 1](task, fetcher);
 }
 
-void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offset, const float* inverse, const float* alpha,
-                         int64_t columns, int64_t K) {
-  const int64_t quads = (K + 3) / 4;
-  for (int64_t strip = 0; strip < columns; strip += kLineColumns)
-    for (int64_t quad = 0; quad < quads; quad += 2, out += 2 * kLineTable) {
-      const int64_t k = 4 * quad;
-      const V present = first_lanes(K - k < 8 ? K - k : 8);
-      const __m256 scale = _mm256_maskload_ps(alpha + k, present);
-#pragma GCC unroll 2
-      for (int half = 0; half < kLineColumns; half += 8) {
-        const int64_t x = strip + half;
-        __m256 q[8];
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-          const __m256 value = _mm256_mul_ps(_mm256_maskload_ps(column[x + i] + offset + k, present), scale);
-          q[i] = _mm256_castsi256_ps(_mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse[x + i]))));
-        }
-        transpose(q);
-        auto table = [&](int32_t* target, const __m256* v) {
-          store_table(target, _mm256_castps_si256(v[0]), _mm256_castps_si256(v[1]), _mm256_castps_si256(v[2]),
-                      _mm256_castps_si256(v[3]));
-        };
-        table(out + half, q);
-        if (quad + 1 < quads) table(out + kLineTable + half, q + 4);
+void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t blocks, int64_t groups, int64_t k, int64_t K,
+                           int64_t C, int64_t R, int64_t S) {
+  const int64_t Cw = word_count(C), c = block * kLineChannels, row = R * S * Cw;
+  for (int64_t tap = 0; tap < R * S; ++tap)
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t k0 = k + group * kLineValues;
+      const word_t* from = w + k0 * row + tap * Cw + c / kWordBits;
+      uint64_t entries = 0;
+      for (int64_t i = 0; i < kLineValues && k0 + i < K; ++i) {
+        // Bit c of a byte to byte c.
+        const uint64_t bits = (from[i * row] >> (c % kWordBits) & 0xFFu) * 0x0101010101010101ull & 0x8040201008040201ull;
+        entries |= ((bits + 0x7F7F7F7F7F7F7F7Full) >> 7 & 0x0101010101010101ull) * uint64_t(kLineEntry << i);
       }
-      if (quad + 1 == quads) out -= kLineTable;
+      memcpy(out + ((tap * blocks + block) * groups + group) * kLineChannels, &entries, sizeof entries);
     }
 }
 
-void fixed16_lines_add(const Fixed16LineTask& task) {
-  if (task.row_count == 0) memset(task.sums, 0, size_t(task.blocks * task.S * kLineChannels * task.columns) * sizeof(int32_t));
-  const int64_t rows = task.row_count < 3 ? task.row_count : 3, most = rows == 0 ? task.quads : kLineTerms / rows;
-  const int64_t strips = task.columns / kLineColumns, quad_blocks = (task.quads + most - 1) / most;
-  const int64_t quad_block = (task.quads + quad_blocks - 1) / quad_blocks;
-  Fetcher fetcher(task.ahead, task.ahead_count, strips * quad_blocks * task.blocks * task.S);
-  for (int64_t strip = 0; strip < strips; ++strip)
-    for (int64_t first = 0; first < task.quads; first += quad_block)
-      for (int64_t row = 0; row < task.row_count; row += 3) switch (task.row_count - row) {
-          case 1: add_tiles<1>(task, row, strip, first, quad_block, &fetcher); break;
-          case 2: add_tiles<2>(task, row, strip, first, quad_block, &fetcher); break;
-          default: add_tiles<3>(task, row, strip, first, quad_block, &fetcher);
-        }
+void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offset, const float* inverse, const float* alpha,
+                         int64_t groups, int64_t k, int64_t K) {
+  enum { kMost = (kLineGroups * kLineValues + 7) / 8 };
+  for (int half = 0; half < kLineColumns; half += 8) {
+    __m256 q[kMost * 8];  // [output channel]
+    for (int64_t eight = 0; 8 * eight < groups * kLineValues; ++eight) {
+      const int64_t k0 = k + 8 * eight;
+      const V present = first_lanes(K - k0 < 8 ? K - k0 : 8);
+      const __m256 scale = _mm256_maskload_ps(alpha + k0, present);
+      __m256 values[8];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const __m256 value = _mm256_mul_ps(_mm256_maskload_ps(column[half + i] + offset + k0, present), scale);
+        values[i] = _mm256_castsi256_ps(_mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse[half + i]))));
+      }
+      transpose(values);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) q[8 * eight + i] = values[i];
+    }
+    for (int64_t group = 0; group < groups; ++group) {
+      V value[kLineValues];
+#pragma GCC unroll 5
+      for (int i = 0; i < kLineValues; ++i) value[i] = _mm256_castps_si256(q[group * kLineValues + i]);
+      store_table(out + group * kLineTable + half, value);
+    }
+  }
+}
+
+void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t tap_sums, int64_t strips, int64_t strip_sums) {
+  const int64_t columns = strips * kLineColumns;
+  for (int64_t t = 0; t < S; ++t, sums += tap_sums, out += kLineChannels * columns)
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      const int32_t* from = sums + strip * strip_sums;
+      int32_t* to = out + strip * kLineColumns;
+#pragma GCC unroll 8
+      for (int c = 0; c < kLineChannels; ++c)
+#pragma GCC unroll 2
+        for (int half = 0; half < kLineColumns; half += 8) store(to + c * columns + half, load(from + c * kLineColumns + half));
+    }
 }
 
 void fixed16_lines_finish(const Fixed16LineImage& image) {
   const __m256d step = _mm256_set1_pd(image.step);
+  const int64_t pitch = image.stride * image.C;
+  const V present = first_lanes(image.channels);
   for (int64_t phase = 0; phase < image.stride && phase < image.W; ++phase) {
     const int64_t pixels = (image.W - phase + image.stride - 1) / image.stride;
-    int64_t first_tap = (phase + image.pad) % image.stride;  // of those that this phase sees
+    const int64_t first_tap = (phase + image.pad) % image.stride;  // of those that this phase sees
     for (int64_t j = 0; j < pixels; j += 8) {
       const int64_t here = pixels - j < 8 ? pixels - j : 8;
       float* dx = image.dx + (phase + j * image.stride) * image.C;
-      for (int64_t c = 0; c < image.C; c += kLineChannels, dx += kLineChannels) {
-        V sum[8];
+      V sum[8];
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) sum[i] = _mm256_setzero_si256();
-        for (int64_t t = first_tap; t < image.S; t += image.stride) {
-          const int64_t q = j + (phase + image.pad - t) / image.stride;  // without remainder
-          const int32_t* from = image.sums + (c / kLineChannels * image.S + t) * kLineChannels * image.columns + q;
-          const V mask = load(image.inside + q);
+      for (int i = 0; i < 8; ++i) sum[i] = _mm256_setzero_si256();
+      for (int64_t t = first_tap; t < image.S; t += image.stride) {
+        const int64_t q = j + (phase + image.pad - t) / image.stride;  // without remainder
+        const int32_t* from = image.sums + t * kLineChannels * image.columns + q;
+        const V mask = load(image.inside + q);
 #pragma GCC unroll 8
-          for (int i = 0; i < 8; ++i) sum[i] = _mm256_add_epi32(sum[i], _mm256_and_si256(mask, load(from + i * image.columns)));
-        }
-        __m256 value[8];
+        for (int i = 0; i < 8; ++i) sum[i] = _mm256_add_epi32(sum[i], _mm256_and_si256(mask, load(from + i * image.columns)));
+      }
+      __m256 value[8];
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) value[i] = scaled(sum[i], step);
-        transpose(value);
-        const int64_t pitch = image.stride * image.C;
-        if (here == 8 && image.C - c >= 8) {
+      for (int i = 0; i < 8; ++i) value[i] = scaled(sum[i], step);
+      transpose(value);
+      if (here == 8 && image.channels == 8) {
 #pragma GCC unroll 8
-          for (int i = 0; i < 8; ++i) _mm256_storeu_ps(dx + i * pitch, value[i]);
-        } else {
-          const V present = first_lanes(image.C - c < 8 ? image.C - c : 8);
+        for (int i = 0; i < 8; ++i) _mm256_storeu_ps(dx + i * pitch, value[i]);
+      } else {
 #pragma GCC unroll 8
-          for (int i = 0; i < 8; ++i)
-            if (i < here) _mm256_maskstore_ps(dx + i * pitch, present, value[i]);
-        }
+        for (int i = 0; i < 8; ++i)
+          if (i < here) _mm256_maskstore_ps(dx + i * pitch, present, value[i]);
       }
     }
   }
 }
 
-void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, const int32_t* column, int64_t quads,
+void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, const int32_t* column, int64_t groups,
                            int64_t words) {
   const V byte_of_channel = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                              2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
   const V bit_of_channel = _mm256_set1_epi64x(int64_t(0x8040201008040201ull));
-  for (int64_t quad = 0; quad < quads; ++quad, column += 4, out += kLineChannels)
+  for (int64_t group = 0; group < groups; ++group, column += kLineValues, out += kLineChannels)
     for (int64_t word = 0; word < words; ++word) {
       V entries = _mm256_setzero_si256();
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 5
+      for (int i = 0; i < kLineValues; ++i) {
         const V bits = _mm256_shuffle_epi8(_mm256_set1_epi32(int(x[column[i] + word])), byte_of_channel);
         const V is_set = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit_of_channel), bit_of_channel);
         entries = _mm256_or_si256(entries, _mm256_and_si256(is_set, _mm256_set1_epi8(char(kLineEntry << i))));
@@ -293,37 +254,21 @@ void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, c
     }
 }
 
-void fixed16_lines_weight_stage(int32_t* out, const float* const* pixels, const float* inverse, int64_t quads, int64_t k,
+void fixed16_lines_weight_stage(int32_t* out, const float* const* pixels, const float* inverse, int64_t groups, int64_t k,
                                 int64_t K) {
   for (int64_t half = 0; half < kLineColumns; half += 8) {
     const V present = first_lanes(K - k - half);
     const __m256 scale = _mm256_maskload_ps(inverse + k + half, present);
-    for (int64_t quad = 0; quad < quads; ++quad) {
-      V q[4];
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const float* pixel = pixels[4 * quad + i];
-        q[i] = pixel ? rounded(pixel + k + half, scale, present) : _mm256_setzero_si256();
+    for (int64_t group = 0; group < groups; ++group) {
+      V value[kLineValues];
+#pragma GCC unroll 5
+      for (int i = 0; i < kLineValues; ++i) {
+        const float* pixel = pixels[kLineValues * group + i];
+        value[i] = pixel ? rounded(pixel + k + half, scale, present) : _mm256_setzero_si256();
       }
-      store_table(out + quad * kLineTable + half, q[0], q[1], q[2], q[3]);
+      store_table(out + group * kLineTable + half, value);
     }
   }
-}
-
-void fixed16_lines_weight_add(const Fixed16LineWeight& task) {
-  const int64_t tiles = task.R * task.S * task.blocks, share = (task.next_count + tiles - 1) / tiles;
-  int64_t fetched = 0;
-  for (int64_t r = 0; r < task.R; ++r)
-    for (int64_t t = 0; t < task.S; ++t) {
-      int32_t* sums = task.sums + (r * task.S + t) * task.row_channels * kLineColumns;
-      const uint8_t* entries = task.entries + task.rows[r] + t * task.entry_blocks * task.block_bytes;
-      for (int64_t block = 0; block < task.blocks; ++block) {
-        for (const int64_t end = fetched + share < task.next_count ? fetched + share : task.next_count; fetched < end; ++fetched)
-          if (task.next[fetched]) _mm_prefetch(reinterpret_cast<const char*>(task.next[fetched] + task.next_k), _MM_HINT_T0);
-        weight_tile(sums + block * kLineChannels * kLineColumns, task.tables, entries + block * task.block_bytes, task.quads,
-                    task.first);
-      }
-    }
 }
 
 void fixed16_lines_pixel(int32_t* sums, int64_t* squares, const float* dz, const float* inverse, int64_t channels) {
@@ -375,5 +320,8 @@ void fixed16_lines_weight_finish(float* const* out, const int32_t* sums, int64_t
       }
     }
 }
+
+const Fixed16Kernel kFixed16Avx2 = {"avx2_lines", magnitudes, squares, 0,       0,       0,       0,      0, 0,
+                                    nullptr,      nullptr,    nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace bireal::cpu

@@ -8,18 +8,7 @@ struct Portable {
   struct V {
     int32_t lane[16];
   };
-  enum {
-    kLanes = 16,
-    kIndexWords = 16,
-    kEntries = 16,
-    kVectors = 2,
-    kPixels = 2,
-    kNarrowPixels = 2,
-    kChannels = 2,
-    kStreams = 1
-  };
-  template <int kTables, int kWidth>
-  using Tile = LaneTile<Portable, kTables, kWidth>;
+  enum { kLanes = 16, kIndexWords = 16, kEntries = 16, kVectors = 2, kPixels = 2, kChannels = 2, kStreams = 1 };
   BIREAL_INLINE V zero() { return V{}; }
   BIREAL_INLINE V load(const int32_t* p) {
     V v;
@@ -37,10 +26,6 @@ struct Portable {
     for (int i = 0; i < kEntries; ++i)
       for (int b = 0; b < 4; ++b) v.lane[i] += i >> b & 1 ? -value[b] : value[b];
     store(out, v);
-  }
-  BIREAL_INLINE void store_tables(int32_t* out0, int32_t* out1, const uint32_t (&low)[2], const uint32_t (&high)[2]) {
-    store_table(out0, low[0], high[0]);
-    store_table(out1, low[1], high[1]);
   }
   BIREAL_INLINE void store_index(int32_t* out, const uint64_t* nibbles) {
     V v;

@@ -9,8 +9,8 @@
 //
 // How: sums of four +-q over 4 output channels (bwd_input) or 4 output pixels (bwd_weight) take 16 values. They are written
 // out once as a table, and the four sign bits of each lane select one of them: one permutation and one addition of 32-bit
-// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2. (AVX2 has better ways: binary_conv_cpu_fixed16_avx2.cpp and,
-// for backward weight and few channels, binary_conv_fixed16_lines.h.)
+// lanes for 4 multiply-adds a lane, where VPDPWSSD does 2. (AVX2, whose permutation is slow, looks up in memory:
+// binary_conv_fixed16_lines.h.)
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include <string.h>
@@ -87,16 +87,18 @@ struct Fixed16WeightTask {
 
 struct Fixed16Kernel {
   const char* name;
-  int64_t lanes, index_words;  // channels of an index vector, a multiple of 16, and its size in 32-bit words
-  int64_t entries;             // size of a table in 32-bit words
-  int64_t input_vectors;       // bwd_input: vectors of input channels side by side
-  int64_t channel_block;       // bwd_weight: output channels a tile, divides 4
-  int64_t stream_block;        // bwd_weight: (tap, vector) pairs a tile
 
   /// max[k] = larger of max[k] and the magnitudes of dz[.., k] * alpha[k]; alpha may be null (1).
   void (*magnitudes)(uint32_t* max, const float* dz, const float* alpha, int64_t pixels, int64_t K);
   /// Sum of q^2.
   double (*squares)(const float* dz, const float* alpha, float inverse, int64_t pixels, int64_t K);
+
+  // What follows is null (or 0) where the passes have another form.
+  int64_t lanes, index_words;  // channels of an index vector, a multiple of 16, and its size in 32-bit words
+  int64_t entries;             // size of a table in 32-bit words
+  int64_t input_vectors;       // bwd_input: vectors of input channels side by side
+  int64_t channel_block;       // bwd_weight: output channels a tile, divides 4
+  int64_t stream_block;        // bwd_weight: (tap, vector) pairs a tile
 
   /// Index vectors of the weights for input channels block*input_vectors*lanes.. and filter row r.
   void (*prepare_weights)(int32_t* out, const word_t* w, int64_t block, int64_t r, int64_t K, int64_t C, int64_t R, int64_t S,
@@ -106,7 +108,6 @@ struct Fixed16Kernel {
                     int64_t columns, int64_t halo);
   void (*run_input)(const Fixed16InputTask& task);
 
-  // What follows is null where bwd_weight has another form.
   /// pairs[i][k] of pixels 2i and 2i+1 for k in [k_begin, k_end), zeros behind `pixels` and K; 2 * quads rows.
   void (*quantise_pairs)(uint32_t* pairs, const float* dz, const float* inverse, int64_t pixels, int64_t quads, int64_t K,
                          int64_t pitch, int64_t k_begin, int64_t k_end);

@@ -1,16 +1,12 @@
 // The kernels of binary_conv_fixed16.h. I, an instruction set, offers:
 //   kLanes, kIndexWords           channels of an index vector (16, or a multiple), and its size in 32-bit words
 //   kEntries                      size of a table of four +-q, in 32-bit words
-//   kVectors, kPixels             tile of bwd_input: kPixels pixels x kVectors vectors of input channels; kNarrowPixels x 1
-//                                 where one vector holds all channels that are left
-//   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors (not for input_kernel)
-//   store_table(out, pair, pair), store_tables(out, out, pairs [2], pairs [2]): two tables;  store_index(out, nibbles [kLanes /
-//   16]) Tile<tables, vectors>         their sums of looked-up values:
-//     clear()
-//     add_row<taps>(...)          pixel i and tap j look up in the table of column i - j + taps - 1
-//     add(...)                    all tables with all vectors
-//     store_scaled(t, v, out, step, present), add_to(t, v, target, overwrite)
-// LaneTile is such a tile for vectors of 32-bit lanes.
+//   kVectors, kPixels             tile of bwd_input: kPixels pixels x kVectors vectors of input channels, or one vector where
+//   that
+//                                 holds all channels that are left
+//   kChannels, kStreams           tile of bwd_weight: kChannels tables x kStreams index vectors
+//   store_table(out, pair, pair), store_index(out, nibbles [kLanes / 16])
+//   V, zero load store add_lanes, look_up_add(sum, index, table), store_scaled(out, sum, step, present)
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include "ops/binary_conv/binary_conv_fixed16.h"
@@ -82,10 +78,9 @@ BIREAL_INLINE void finish(float* out, const int32_t* partials, int64_t stride, i
   }
 }
 
-/// I offers, beside the above: V, zero load store add_lanes, look_up_add(sum, index, table), store_scaled(out, sum, step,
-/// present).
+/// Sums of looked-up values of kTables tables and kVectors vectors of 32-bit lanes.
 template <class I, int kTables, int kVectors>
-struct LaneTile {
+struct Tile {
   using V = typename I::V;
   V sum[kTables][kVectors];
 
@@ -96,6 +91,7 @@ struct LaneTile {
       for (int v = 0; v < kVectors; ++v) sum[t][v] = I::zero();
   }
 
+  /// Pixel i and tap j look up in the table of column i - j + taps - 1.
   template <int kTaps>
   BIREAL_MEMBER void add_row(const int32_t* tables, int64_t table_step, const int32_t* index, int64_t quads) {
     for (int64_t quad = 0; quad < quads; ++quad, tables += table_step, index += kTaps * kVectors * I::kIndexWords) {
@@ -118,6 +114,7 @@ struct LaneTile {
     }
   }
 
+  /// All tables with all vectors.
   BIREAL_MEMBER void add(const int32_t* tables, const int32_t* index, int64_t quads) {
     for (int64_t quad = 0; quad < quads; ++quad, tables += kTables * I::kEntries, index += kVectors * I::kIndexWords) {
       V at[kVectors];
@@ -132,7 +129,6 @@ struct LaneTile {
     }
   }
 
-  BIREAL_MEMBER void finish() {}
   BIREAL_MEMBER void store_scaled(int t, int v, float* out, double step, int64_t present) const {
     I::store_scaled(out, sum[t][v], step, present);
   }
@@ -188,14 +184,7 @@ struct Fixed16 {
     for (int64_t k = K; k < 4 * quads; ++k) scratch[k] = 0;
     for (int64_t q = 0; q < Q; ++q, dz += K, out += kEntries) {
       for (int64_t k = 0; k < K; ++k) scratch[k] = int16_t(fixed16_round(dz[k] * alpha[k] * inverse));
-      int64_t quad = 0;
-      for (; quad + 2 <= quads; quad += 2) {
-        uint32_t pairs[4];
-        memcpy(pairs, scratch + 4 * quad, sizeof pairs);
-        I::store_tables(out + quad * columns * kEntries, out + (quad + 1) * columns * kEntries, {pairs[0], pairs[2]},
-                        {pairs[1], pairs[3]});
-      }
-      if (quad < quads) {
+      for (int64_t quad = 0; quad < quads; ++quad) {
         uint32_t pair[2];
         memcpy(pair, scratch + 4 * quad, sizeof pair);
         I::store_table(out + quad * columns * kEntries, pair[0], pair[1]);
@@ -209,7 +198,7 @@ struct Fixed16 {
   // Pixels w0, w0 + stride, ... of row h.
   template <int kPixels, int kWidth>
   static void input_tile(const Fixed16InputTask& task, int64_t h, int64_t w0, int64_t block) {
-    typename I::template Tile<kPixels, kWidth> tile;
+    Tile<I, kPixels, kWidth> tile;
     tile.clear();
     const int64_t tap_step = task.quads * kWidth * kIndexWords, table_step = task.columns * kEntries;
     const int32_t* block_weights = task.weights + block * task.R * task.S * task.quads * kVectors * kIndexWords;
@@ -234,7 +223,6 @@ struct Fixed16 {
         weights += taps * tap_step;
       }
     }
-    tile.finish();
     const int64_t c = block * kVectors * kLanes;
     float* dx = task.dx + (h * task.W + w0) * task.C + c;
 #pragma GCC unroll 16
@@ -269,7 +257,7 @@ struct Fixed16 {
       if (vectors_of(block, task.C) == kVectors)
         input_block<I::kPixels, kVectors>(task, block);
       else
-        input_block<I::kNarrowPixels, 1>(task, block);
+        input_block<I::kPixels, 1>(task, block);
   }
 
   // out [tile of kStreams][quads][streams of the tile][kIndexWords]; stream = tap * vectors + vector.
@@ -295,10 +283,9 @@ struct Fixed16 {
 
   template <int kStreams>
   static void weight_tile(const Fixed16WeightTask& task, int64_t stream, int64_t k0) {
-    typename I::template Tile<I::kChannels, kStreams> tile;
+    Tile<I, I::kChannels, kStreams> tile;
     tile.clear();
     tile.add(task.tables, task.index + stream * task.quads * kIndexWords, task.quads);
-    tile.finish();
 #pragma GCC unroll 8
     for (int s = 0; s < kStreams; ++s) {
       const int64_t tap = (stream + s) / task.vectors, vector = (stream + s) % task.vectors;
@@ -322,21 +309,15 @@ struct Fixed16 {
       int32_t* table = task.tables;
       const uint32_t* pairs = task.pairs + k0;
       for (int64_t quad = 0; quad < task.quads; ++quad, pairs += 2 * task.pitch)
-        for (int k = 0; k < I::kChannels; k += 2, table += 2 * kEntries)
-          I::store_tables(table, table + kEntries, {pairs[k], pairs[k + 1]}, {pairs[task.pitch + k], pairs[task.pitch + k + 1]});
+        for (int k = 0; k < I::kChannels; ++k, table += kEntries) I::store_table(table, pairs[k], pairs[task.pitch + k]);
       for (int64_t stream = 0; stream < streams; stream += I::kStreams)
         weight_tile_of<I::kStreams>(smaller(I::kStreams, streams - stream), task, stream, k0);
     }
   }
 
   static constexpr Fixed16Kernel kernel(const char* name) {
-    return {name,    kLanes,          kIndexWords, kEntries,  kVectors,       I::kChannels, I::kStreams, magnitudes,
-            squares, prepare_weights, stage_row,   run_input, quantise_pairs, expand_index, run_weight,  finish};
-  }
-  /// Where bwd_weight has another form.
-  static constexpr Fixed16Kernel input_kernel(const char* name) {
-    return {name,    kLanes,          kIndexWords, kEntries,  kVectors, 0,       0,       magnitudes,
-            squares, prepare_weights, stage_row,   run_input, nullptr,  nullptr, nullptr, nullptr};
+    return {name,        magnitudes,      squares,   kLanes,    kIndexWords,    kEntries,     kVectors,   I::kChannels,
+            I::kStreams, prepare_weights, stage_row, run_input, quantise_pairs, expand_index, run_weight, finish};
   }
 };
 

@@ -47,7 +47,7 @@ std::vector<Conv2dShape> shapes() {
                                {35, 4, 4, 32, 6, 3, 3, 1, 1},
                                {30, 15, 14, 17, 5, 3, 3, 1, 1},
                                {16, 40, 31, 16, 5, 3, 3, 2, 1}});
-  // Too many output channels for AVX2's tables in memory (binary_conv_fixed16_lines.h): its byte planes, with every tail.
+  // Several rounds of output channels for AVX2's tables in memory (binary_conv_fixed16_lines.h), with every tail.
   for (int64_t C : {1, 16, 31, 32, 33, 64, 65, 97})
     for (int64_t stride : {1, 2}) shapes.push_back({2, 5, 6, C, 130 + C % 4, 3, 3, stride, 1});
   shapes.insert(shapes.end(), {{2, 9, 8, 33, 258, 1, 1, 3, 0},
@@ -57,6 +57,8 @@ std::vector<Conv2dShape> shapes() {
                                {2, 9, 10, 33, 66, 7, 7, 1, 3}});
   // Lines of several images, with and without idle columns, and a batch that does not fill the last one.
   shapes.insert(shapes.end(), {{5, 4, 4, 33, 9, 3, 3, 1, 1}, {19, 9, 7, 17, 6, 3, 3, 2, 1}, {3, 18, 8, 40, 33, 3, 3, 1, 1}});
+  // Backward input with tables in memory: several parts of the input channels, and of the rows beside them.
+  shapes.insert(shapes.end(), {{2, 9, 56, 264, 13, 3, 3, 1, 1}, {3, 17, 56, 265, 7, 3, 3, 2, 1}, {2, 5, 30, 100, 6, 7, 7, 1, 3}});
   // Backward weight with tables in memory: several chunks of rows of one image.
   shapes.insert(shapes.end(), {{2, 20, 56, 100, 18, 3, 3, 1, 1}, {1, 45, 60, 100, 5, 3, 3, 2, 1}});
   return shapes;

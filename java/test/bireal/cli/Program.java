@@ -29,6 +29,7 @@ final class Program {
     // it.
     command.addAll(List.of("env", "--default-signal=INT"));
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.add("-XX:TieredStopAtLevel=1"); // they end before the second compiler pays
     command.addAll(javaOptions);
     command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bireal.cli.Main"));
     command.addAll(Arrays.asList(args));

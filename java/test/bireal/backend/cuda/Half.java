@@ -18,7 +18,7 @@ public final class Half {
       return (short) (sign | (int) Math.rint(magnitude * 0x1p24));
     }
     int exponent = Math.getExponent(magnitude);
-    int units = (int) Math.rint(magnitude * Math.pow(2, 10 - exponent)); // 1024 to 2048
+    int units = (int) Math.rint(magnitude * powerOfTwo(10 - exponent)); // 1024 to 2048
     return (short) (sign | ((exponent + 15) << 10) + (units - 1024));
   }
 
@@ -28,9 +28,11 @@ public final class Half {
     float magnitude =
         exponent == 31
             ? (mantissa == 0 ? Float.POSITIVE_INFINITY : Float.NaN)
-            : exponent == 0
-                ? mantissa * 0x1p-24f
-                : (float) ((1024 + mantissa) * Math.pow(2, exponent - 25));
+            : exponent == 0 ? mantissa * 0x1p-24f : (1024 + mantissa) * powerOfTwo(exponent - 25);
     return half < 0 ? -magnitude : magnitude;
+  }
+
+  private static float powerOfTwo(int exponent) {
+    return Float.intBitsToFloat((exponent + 127) << 23);
   }
 }

@@ -27,6 +27,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.regex.Pattern;
 
 /**
  * A CPU backend that makes a CUDA backend do each op as well: it gets what the CPU has stored, and
@@ -90,6 +91,10 @@ public final class PairedBackend {
    * of approx_sign are of the rounded dx.
    */
   private static final double F16_BOUND = 0x1p-10;
+
+  private static final Pattern ROUNDED =
+      Pattern.compile(
+          "images and logits|activations.*|gradients of (activations|the narrow|convolution|downsampled).*");
 
   private static final Set<String> WIDENED = Set.of("conv2dBwdWeight", "binaryConvBwdWeight");
 
@@ -466,38 +471,32 @@ public final class PairedBackend {
     return mixed
         && tensor.dtype() == DType.F32
         && tensor.buffer() instanceof Arena arena
-        && arena
-            .what()
-            .matches(
-                "images and logits|activations.*|gradients of (activations|the narrow|convolution|downsampled).*");
+        && ROUNDED.matcher(arena.what()).matches();
   }
 
   private void upload(Tensor tensor) {
     ByteBuffer bytes = bytes(cpu, tensor);
-    if (rounded(tensor)) {
-      ByteBuffer halves = ByteBuffer.allocate(bytes.remaining() / 2).order(ByteOrder.LITTLE_ENDIAN);
-      for (int i = 0; i < bytes.remaining(); i += 4) {
-        short half = Half.of(bytes.getFloat(i));
-        halves.putShort(half);
-        bytes.putFloat(i, Half.value(half));
-      }
-      cuda.write(mirror(tensor), halves.flip());
-      cpu.write(tensor, bytes);
+    if (!rounded(tensor)) {
+      cuda.write(mirror(tensor), bytes);
       return;
     }
-    cuda.write(mirror(tensor), bytes);
+    float[] values = new float[bytes.remaining() / 4];
+    short[] halves = new short[values.length];
+    bytes.asFloatBuffer().get(values);
+    for (int i = 0; i < values.length; i++) {
+      halves[i] = Half.of(values[i]);
+      values[i] = Half.value(halves[i]);
+    }
+    ByteBuffer stored = ByteBuffer.allocate(2 * halves.length).order(ByteOrder.LITTLE_ENDIAN);
+    stored.asShortBuffer().put(halves);
+    cuda.write(mirror(tensor), stored);
+    bytes.asFloatBuffer().put(values);
+    cpu.write(tensor, bytes);
   }
 
   private void compare(String op, Tensor tensor) {
     ByteBuffer expected = bytes(cpu, tensor);
     ByteBuffer got = bytes(cuda, mirror(tensor));
-    if (rounded(tensor)) {
-      ByteBuffer floats = ByteBuffer.allocate(expected.capacity()).order(ByteOrder.LITTLE_ENDIAN);
-      while (got.hasRemaining()) {
-        floats.putFloat(Half.value(got.getShort()));
-      }
-      got = floats.flip();
-    }
     boolean wide = tensor.dtype() == DType.F64;
     if (!wide && tensor.dtype() != DType.F32) {
       if (!expected.equals(got)) {
@@ -505,9 +504,8 @@ public final class PairedBackend {
       }
       return;
     }
-    int count = expected.remaining() / (wide ? 8 : 4);
-    double[] want = values(expected, count, wide);
-    double[] have = values(got, count, wide);
+    double[] want = values(expected, tensor.dtype());
+    double[] have = values(got, mirror(tensor).dtype());
     if (wide && tensor.shape().rank() == 3) { // sums in slices: who needs them adds them up
       want = summed(want, tensor.shape());
       have = summed(have, tensor.shape());
@@ -517,6 +515,7 @@ public final class PairedBackend {
       largest = Math.max(largest, Math.abs(value));
     }
     double bound = bound(op, wide, rounded(tensor));
+    double worstHere = 0;
     for (int i = 0; i < want.length; i++) {
       double difference = Math.abs(have[i] - want[i]);
       if (Double.isNaN(want[i]) && Double.isNaN(have[i])) {
@@ -538,9 +537,10 @@ public final class PairedBackend {
                 + " on the CPU; allowed is "
                 + bound * largest);
       }
-      if (largest > 0) {
-        worst.merge(op, difference / largest, Math::max);
-      }
+      worstHere = Math.max(worstHere, difference);
+    }
+    if (largest > 0) {
+      worst.merge(op, worstHere / largest, Math::max);
     }
   }
 
@@ -552,10 +552,25 @@ public final class PairedBackend {
     return rounded || (mixed && WIDENED.contains(op)) ? Math.max(bound, F16_BOUND) : bound;
   }
 
-  private static double[] values(ByteBuffer bytes, int count, boolean wide) {
-    double[] values = new double[count];
-    for (int i = 0; i < count; i++) {
-      values[i] = wide ? bytes.getDouble(8 * i) : bytes.getFloat(4 * i);
+  private static double[] values(ByteBuffer bytes, DType type) {
+    double[] values = new double[(int) (bytes.remaining() / type.bytes(Shape.of(1)))];
+    switch (type) {
+      case F64 -> bytes.asDoubleBuffer().get(values);
+      case F32 -> {
+        float[] floats = new float[values.length];
+        bytes.asFloatBuffer().get(floats);
+        for (int i = 0; i < floats.length; i++) {
+          values[i] = floats[i];
+        }
+      }
+      case F16 -> {
+        short[] halves = new short[values.length];
+        bytes.asShortBuffer().get(halves);
+        for (int i = 0; i < halves.length; i++) {
+          values[i] = Half.value(halves[i]);
+        }
+      }
+      default -> throw new IllegalArgumentException(type + " is compared by its bytes");
     }
     return values;
   }
