@@ -151,7 +151,7 @@ while (( ${#passed[@]} < ${#steps[@]} )); do
   for step in "${!pid_of[@]}"; do [[ ${pid_of[$step]} != "$ended" ]] || break; done
   unset "pid_of[$step]"
   printf '\n== %s (%d s, at %d s)\n' "$step" "$((SECONDS - began[$step]))" "$((SECONDS - started))"
-  cat "target/test/$step.out"
+  sed $'s/\e\\[[0-9;]*m//g; /^$/d' "target/test/$step.out"  # Maven ends its colours even where it writes none
   (( status == 0 )) || fail "step $step failed; the others are stopped"
   passed[$step]=yes
 done
