@@ -1,7 +1,7 @@
 // Tasks with tables in memory. See binary_conv_fixed16_lines.h.
 #include "ops/binary_conv/binary_conv_fixed16_lines.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "cpu/context.h"
 #include "ops/binary_conv/binary_conv_cpu_fixed16.h"

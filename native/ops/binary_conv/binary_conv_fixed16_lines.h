@@ -2,9 +2,9 @@
 //
 // A group is five values of dz, in 16 columns: their 32 sums of +-q lie in memory as rows of 16 columns, a cache line each (2 kB
 // in all). Five sign bits select a row: a vector addition with its operand in memory is 40 multiply-adds in 8 columns, exact in
-// 32 bits, with no byte planes to join afterwards. Up to 12 groups, whose tables stay in a first-level cache, are looked up for
-// all taps and input channels of a task before the next ones are built (a round); the sums of 8 input channels in 16 columns, one
-// tap, are 16 registers meanwhile (a tile), and lie in a second-level cache between.
+// 32 bits. Up to 12 groups, whose tables stay in a first-level cache, are looked up for all taps and input channels of a task
+// before the next ones are built (a round); the sums of 8 input channels in 16 columns, one tap, are 16 registers meanwhile (a
+// tile), and lie in a second-level cache between.
 //
 // bwd_input: a line is a row of dz of some images side by side, cut into strips of 16 columns; a group is five output channels of
 // a strip, and the sign bits are those of weights. A row of dz adds to the rows of dx that the filter's rows reach; the filter's
@@ -12,6 +12,7 @@
 //
 // bwd_weight: a group is five output pixels, the columns are 16 output channels. The five are neighbours in a line (a row of dz
 // of some images side by side), so that their sign bits are those of a window along a row of x, which the filter's rows share.
+//
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
 #include "core/bits.h"
