@@ -14,12 +14,19 @@ public final class Arena implements Buffer {
   private static final long ALIGNMENT = 64;
 
   private final String what;
+  private final int lanes;
   private long plannedBytes;
   private long next;
   private Buffer slab;
 
   public Arena(String what) {
+    this(what, 1);
+  }
+
+  /** A slab for each of {@code lanes}: to each of their threads the tensors lie in its own. */
+  public Arena(String what, int lanes) {
     this.what = what;
+    this.lanes = lanes;
   }
 
   public String what() {
@@ -62,12 +69,18 @@ public final class Arena implements Buffer {
     if (slab != null) {
       throw new IllegalStateException("arena '" + what + "' is allocated already");
     }
-    slab = backend.allocate(Math.max(plannedBytes, ALIGNMENT), what);
+    slab = backend.allocate(Math.max(allBytes(), ALIGNMENT), what);
   }
 
+  /** Of one lane. */
   @Override
   public long bytes() {
     return plannedBytes;
+  }
+
+  /** Of all lanes. */
+  public long allBytes() {
+    return lanes * plannedBytes;
   }
 
   @Override
@@ -75,7 +88,7 @@ public final class Arena implements Buffer {
     if (slab == null) {
       throw new IllegalStateException("arena '" + what + "' is not allocated");
     }
-    return slab.address();
+    return slab.address() + (lanes == 1 ? 0 : Lanes.current() * plannedBytes);
   }
 
   /** The allocated memory beneath, for a backend that must know whose it is. */

@@ -5,6 +5,7 @@ import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.util.List;
+import java.util.function.IntConsumer;
 
 /**
  * What a device must be able to do: memory, and the ops of native/ops, whose headers are the
@@ -25,10 +26,26 @@ public interface Backend extends AutoCloseable {
   long availableBytes();
 
   /**
+   * The backend on which to plan a network that evaluates up to {@code maxImages} images at a time:
+   * this one, or one on the same memory, closed with this one, whose ops run on the calling thread
+   * alone, so that {@link #lanes} passes run side by side.
+   */
+  Backend evaluation(int maxImages);
+
+  /** How many passes of an evaluation run side by side ({@link #passes}). */
+  int lanes();
+
+  /**
    * How many images an evaluation pass takes through a network at a time. Does not change a bit of
    * any image's result.
    */
   int evaluationImages();
+
+  /**
+   * Calls {@code pass} with 0 to {@code count} - 1; see {@link Lanes#run}. Passes write what lies
+   * in arenas of {@link #lanes} lanes, and else nothing that another one reads or writes.
+   */
+  void passes(int count, IntConsumer pass);
 
   /**
    * Zero-filled memory, 64-byte aligned. Throws OutOfMemoryError naming {@code what} and the bytes.

@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.Set;
+import java.util.function.IntConsumer;
 import java.util.stream.Collectors;
 
 /**
@@ -56,6 +57,11 @@ public abstract class CheckedBackend implements Backend {
     }
   }
 
+  /** Whose buffers its tensors lie in. */
+  protected CheckedBackend memory() {
+    return this;
+  }
+
   void closed(OwnedBuffer buffer, long address) {
     open.remove(buffer);
     free(address, buffer.bytes());
@@ -74,6 +80,25 @@ public abstract class CheckedBackend implements Backend {
       buffer.forget();
     }
     open.clear();
+  }
+
+  // A backend whose ops fill the device has one lane.
+
+  @Override
+  public Backend evaluation(int maxImages) {
+    return this;
+  }
+
+  @Override
+  public int lanes() {
+    return 1;
+  }
+
+  @Override
+  public void passes(int count, IntConsumer pass) {
+    for (int i = 0; i < count; i++) {
+      pass.accept(i);
+    }
   }
 
   // A backend that blocks until its work is done has nothing to overlap or to record.
@@ -1028,7 +1053,7 @@ public abstract class CheckedBackend implements Backend {
 
   protected final long address(Tensor tensor) {
     Buffer buffer = tensor.buffer() instanceof Arena arena ? arena.slab() : tensor.buffer();
-    if (buffer != null && (!(buffer instanceof OwnedBuffer own) || own.owner() != this)) {
+    if (buffer != null && (!(buffer instanceof OwnedBuffer own) || own.owner() != memory())) {
       throw new IllegalArgumentException(
           "tensor " + tensor + " does not lie in memory of " + description());
     }

@@ -45,7 +45,7 @@ final class BatchNorm2d implements Layer {
    */
   BatchNorm2d(Planner planner, String name, Shape v, Tensor alphaOrNull) {
     this.planner = planner;
-    this.backend = planner.backend();
+    this.backend = planner.passBackend();
     this.channels = (int) v.dim(v.rank() - 1);
     this.alphaOrNull = alphaOrNull;
     this.integer = alphaOrNull != null;
@@ -139,7 +139,21 @@ final class BatchNorm2d implements Layer {
     }
   }
 
+  /** A network that only evaluates fixes them once: its passes write nothing that they share. */
+  @Override
+  public void refresh() {
+    if (!planner.training()) {
+      fixInference();
+    }
+  }
+
   private void prepareInference() {
+    if (planner.training()) {
+      fixInference();
+    }
+  }
+
+  private void fixInference() {
     backend.batchNormInference(
         affine,
         runningMean.value(),

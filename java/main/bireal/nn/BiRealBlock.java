@@ -71,7 +71,7 @@ final class BiRealBlock implements Block {
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
     this.planner = planner;
-    backend = planner.backend();
+    backend = planner.passBackend();
     in = input;
     next = nextSign;
     Conv2dSpec spec = Conv2dSpec.square(in.image(), K, 3, stride, 1);

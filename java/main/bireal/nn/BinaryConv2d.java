@@ -37,7 +37,7 @@ final class BinaryConv2d implements Layer {
    */
   BinaryConv2d(Planner planner, String name, Conv2dSpec spec, NetworkConfig config) {
     this.planner = planner;
-    this.backend = planner.backend();
+    this.backend = planner.passBackend();
     this.rule = config.weightGradient();
     Shape shape = spec.weights();
     if (shape.innerCount() > MAX_FILTER_WEIGHTS) {

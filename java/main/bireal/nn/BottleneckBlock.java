@@ -68,7 +68,7 @@ final class BottleneckBlock implements Block {
 
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
-    backend = planner.backend();
+    backend = planner.passBackend();
     in = input;
     next = nextSign;
     int n = planner.passImages();

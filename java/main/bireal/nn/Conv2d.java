@@ -17,7 +17,7 @@ final class Conv2d implements Layer {
   /** Initialised within {@link #initialBound}. */
   Conv2d(Planner planner, String name, Conv2dSpec spec, NetworkConfig config) {
     this.planner = planner;
-    this.backend = planner.backend();
+    this.backend = planner.passBackend();
     this.plan = backend.planConv2d(spec, planner.passImages(), planner.real());
     double bound = initialBound(spec.weights(), config);
     weight =

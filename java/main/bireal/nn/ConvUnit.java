@@ -43,7 +43,7 @@ final class ConvUnit {
       ActivationKind kind,
       boolean binaryWeights) {
     this.planner = planner;
-    this.backend = planner.backend();
+    this.backend = planner.passBackend();
     this.in = in;
     this.sign = sign;
     this.kind = kind;

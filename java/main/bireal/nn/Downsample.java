@@ -30,7 +30,7 @@ final class Downsample {
       int K,
       int stride,
       boolean poolFirst) {
-    backend = planner.backend();
+    backend = planner.passBackend();
     this.in = in;
     int n = planner.passImages();
     int H = (int) in.image().dim(0);

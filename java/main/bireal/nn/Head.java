@@ -23,7 +23,7 @@ final class Head implements Layer {
 
   Head(Planner planner, Activation input, int classes) {
     this.planner = planner;
-    this.backend = planner.backend();
+    this.backend = planner.passBackend();
     this.in = input;
     int n = planner.passImages();
     int H = (int) in.image().dim(0);

@@ -10,6 +10,7 @@ import bireal.tensor.Rng;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -23,8 +24,6 @@ public final class Network implements AutoCloseable {
   private final Planner planner;
   private final Backend backend;
   private final Tensor input;
-  private final Tensor[] inputParts;
-  private final Tensor[] logitsParts;
   private final Stem stem;
   private final Tensor labels;
 
@@ -45,7 +44,6 @@ public final class Network implements AutoCloseable {
     this.backend = planner.backend();
     input =
         planner.outside(Shape.of(planner.maxImages(), image.dim(0), image.dim(1), image.dim(2)));
-    inputParts = parts(input);
     stem = new Stem(config);
     labels = planner.persist(Shape.of(planner.maxImages()), DType.I32);
     Head planned = null;
@@ -70,25 +68,6 @@ public final class Network implements AutoCloseable {
       throw e;
     }
     head = planned;
-    logitsParts = parts(head.logits());
-  }
-
-  /** Views of the images that go through the blocks at a time. */
-  private Tensor[] parts(Tensor whole) {
-    long images = whole.shape().dim(0);
-    int part = planner.passImages();
-    Tensor[] parts = new Tensor[(int) ((images + part - 1) / part)];
-    for (int i = 0; i < parts.length; i++) {
-      long[] dims = new long[whole.shape().rank()];
-      dims[0] = Math.min(part, images - (long) i * part);
-      for (int d = 1; d < dims.length; d++) {
-        dims[d] = whole.shape().dim(d);
-      }
-      long offset = (long) i * part * whole.dtype().bytes(whole.shape()) / images;
-      parts[i] =
-          new Tensor(whole.buffer(), whole.offsetBytes() + offset, Shape.of(dims), whole.dtype());
-    }
-    return parts;
   }
 
   /** Takes the planned memory; see {@link Planner#allocate}. */
@@ -139,16 +118,59 @@ public final class Network implements AutoCloseable {
     if (pass == Pass.TRAIN && !planner.training()) {
       throw new IllegalStateException("a network planned for evaluation has no TRAIN pass");
     }
-    int part = planner.passImages();
-    for (int i = 0; i * part < n; i++) {
-      int count = Math.min(part, n - i * part);
-      stem.read(inputParts[i]);
-      for (int j = 0; j < blocks.size(); j++) {
-        blocks.get(j).forward(count, pass);
-      }
-      head.forward(count, logitsParts[i]);
+    if (n <= planner.passImages()) {
+      forward(n, pass, input, head.logits());
+    } else {
+      int[] first = parts(n);
+      planner
+          .passBackend()
+          .passes(
+              first.length - 1,
+              i ->
+                  forward(
+                      first[i + 1] - first[i],
+                      pass,
+                      from(input, first[i]),
+                      from(head.logits(), first[i])));
     }
     forwardDone = pass == Pass.TRAIN;
+  }
+
+  private void forward(int n, Pass pass, Tensor images, Tensor logits) {
+    stem.forward(n, pass, images);
+    for (int i = 1; i < blocks.size(); i++) {
+      blocks.get(i).forward(n, pass);
+    }
+    head.forward(n, logits);
+  }
+
+  /**
+   * Where the parts of {@code n} images begin, and n: as many images as a pass takes, towards the
+   * end fewer, so that lanes end together; 1, 2 or 4, because binary convolutions of small images
+   * compute two images in the time of one.
+   */
+  private int[] parts(int n) {
+    int lanes = planner.passBackend().lanes();
+    int[] first = new int[n + 1];
+    int parts = 0;
+    for (int begin = 0; begin < n; first[++parts] = begin) {
+      int share = (n - begin) / lanes;
+      int most = lanes == 1 ? share : Math.max(1, Integer.highestOneBit(share));
+      begin += Math.min(planner.passImages(), most);
+    }
+    return Arrays.copyOf(first, parts + 1);
+  }
+
+  /** The images of {@code whole} from {@code first} on. */
+  private static Tensor from(Tensor whole, int first) {
+    Shape shape = whole.shape();
+    long[] dims = new long[shape.rank()];
+    dims[0] = shape.dim(0) - first;
+    for (int d = 1; d < dims.length; d++) {
+      dims[d] = shape.dim(d);
+    }
+    long offset = first * (whole.bytes() / shape.dim(0));
+    return new Tensor(whole.buffer(), whole.offsetBytes() + offset, Shape.of(dims), whole.dtype());
   }
 
   /**
@@ -178,8 +200,8 @@ public final class Network implements AutoCloseable {
   }
 
   /**
-   * Once after every change of the parameters that was not an optimizer's; there {@link
-   * #castWeights} suffices.
+   * Once after every change of parameters or statistics that was not a training step's; there
+   * {@link #castWeights} suffices.
    */
   public void refresh() {
     List<Layer> layers = planner.owned();
@@ -207,7 +229,7 @@ public final class Network implements AutoCloseable {
         setPublished(parameter, published);
       } else if (state.dtype() == DType.F32) {
         float[] values = new float[(int) state.shape().count()];
-        java.util.Arrays.fill(values, state.name().endsWith("running_var") ? 1f : 0f);
+        Arrays.fill(values, state.name().endsWith("running_var") ? 1f : 0f);
         setPublished(state, values);
       } else {
         backend.zero(state.value());

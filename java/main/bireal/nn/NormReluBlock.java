@@ -25,7 +25,7 @@ final class NormReluBlock implements Block {
 
   @Override
   public Activation plan(Planner planner, Activation input, Sign next) {
-    backend = planner.backend();
+    backend = planner.passBackend();
     in = input;
     norm = new BatchNorm2d(planner, name, in.real().shape(), null);
     planner.layer(

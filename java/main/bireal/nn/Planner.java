@@ -43,6 +43,7 @@ public final class Planner implements AutoCloseable {
   public record MemoryRow(String what, long bytes) {}
 
   private final Backend backend;
+  private final Backend passBackend;
   private final int maxImages;
   private final DType real;
   private final Gradient gradientOrNull;
@@ -56,9 +57,9 @@ public final class Planner implements AutoCloseable {
     new Arena("gradients of the narrow stream (b)")
   };
   private final Arena dz = new Arena("gradients of convolution outputs");
-  private final Arena db = new Arena("gradients of convolution inputs");
+  private final Arena db;
   private final Arena small = new Arena("gradients of downsampled inputs");
-  private final Arena workspace = new Arena("workspace");
+  private final Arena workspace;
   private final Arena persistent = new Arena("statistics, packed and rounded weights");
   private final Arena parameterArena = new Arena("parameters");
   private final Arena gradientArena = new Arena("gradients of parameters");
@@ -98,10 +99,18 @@ public final class Planner implements AutoCloseable {
     this.maxImages = maxImages;
     this.real = real;
     this.gradientOrNull = gradientOrNull;
+    passBackend = training() ? backend : backend.evaluation(maxImages);
+    int lanes = passBackend.lanes();
     this.kept =
         training()
             ? new Arena[] {new Arena("activations")}
-            : new Arena[] {new Arena("activations (a)"), new Arena("activations (b)")};
+            : new Arena[] {
+              new Arena("activations (a)", lanes), new Arena("activations (b)", lanes)
+            };
+    db =
+        new Arena(
+            training() ? "gradients of convolution inputs" : "scratch of the forward pass", lanes);
+    workspace = new Arena("workspace", lanes);
     this.step =
         new StepState(
             persistent.reserve(StepState.SHAPE, StepState.DTYPE),
@@ -115,6 +124,11 @@ public final class Planner implements AutoCloseable {
     return backend;
   }
 
+  /** On which layers and blocks run: {@link #backend}, or its lanes for evaluation. */
+  Backend passBackend() {
+    return passBackend;
+  }
+
   public int maxImages() {
     return maxImages;
   }
@@ -124,7 +138,10 @@ public final class Planner implements AutoCloseable {
    * are its own; else what the backend likes ({@link Backend#evaluationImages}).
    */
   int passImages() {
-    return training() ? maxImages : Math.min(maxImages, backend.evaluationImages());
+    int lanes = passBackend.lanes();
+    return training()
+        ? maxImages
+        : Math.min((maxImages + lanes - 1) / lanes, passBackend.evaluationImages());
   }
 
   public boolean training() {
@@ -170,7 +187,7 @@ public final class Planner implements AutoCloseable {
     }
   }
 
-  /** A small tensor that lives as long as the network. */
+  /** A small tensor that lives as long as the network; no evaluation pass writes it. */
   public Tensor persist(Shape shape, DType dtype) {
     return persistent.reserve(shape, dtype);
   }
@@ -393,7 +410,7 @@ public final class Planner implements AutoCloseable {
     List<MemoryRow> rows = new ArrayList<>();
     for (Arena arena : arenas()) {
       if (arena.bytes() > 0) {
-        rows.add(new MemoryRow(arena.what(), arena.bytes()));
+        rows.add(new MemoryRow(arena.what(), arena.allBytes()));
       }
     }
     included.forEach((what, other) -> rows.add(new MemoryRow(what, other.memoryBytes())));

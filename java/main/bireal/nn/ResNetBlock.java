@@ -38,7 +38,7 @@ final class ResNetBlock implements Block {
 
   @Override
   public Activation plan(Planner planner, Activation input, Sign next) {
-    backend = planner.backend();
+    backend = planner.passBackend();
     in = input;
     int n = planner.passImages();
     Conv2dSpec spec1 = Conv2dSpec.square(in.image(), K, 3, stride, 1);

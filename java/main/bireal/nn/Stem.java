@@ -45,7 +45,7 @@ final class Stem implements Block {
 
   @Override
   public Activation plan(Planner planner, Activation input, Sign nextSign) {
-    backend = planner.backend();
+    backend = planner.passBackend();
     images = input.real();
     next = nextSign;
     int n = planner.passImages();
@@ -94,13 +94,13 @@ final class Stem implements Block {
     return out;
   }
 
-  /** Where the next passes find their images: those planned for, or some of them. */
-  void read(Tensor images) {
-    this.images = images;
-  }
-
   @Override
   public void forward(int n, Pass pass) {
+    forward(n, pass, images);
+  }
+
+  /** Of some of the images planned for. */
+  void forward(int n, Pass pass, Tensor images) {
     if (fuses && pass == Pass.EVALUATE) {
       norm.prepare(n, null, pass);
       conv.forwardPooled(pool, n, out, images, norm, Sign.thresholdOf(next));

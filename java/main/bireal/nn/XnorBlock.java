@@ -105,7 +105,7 @@ final class XnorBlock implements Block {
   @Override
   public Activation plan(Planner planner, Activation input, Sign next) {
     this.planner = planner;
-    backend = planner.backend();
+    backend = planner.passBackend();
     in = input;
     first = new Half(1, in.image(), stride, null);
     Shape middle = first.v.shape();

@@ -196,12 +196,15 @@ class NetworkTest {
     return made;
   }
 
-  /** It takes 4 images at a time with one thread, all with three, and reuses its memory. */
+  /**
+   * With one thread it takes 4 images at a time, with two and three that in each lane, with 16 all
+   * at a time; and it reuses its memory.
+   */
   @ParameterizedTest
   @MethodSource("every")
   void aNetworkPlannedForEvaluationAgreesWithOneForTrainingToTheBit(NetworkConfig config) {
     List<float[]> expected = evaluate(config, 1, Gradient.FP32);
-    for (int threads : new int[] {1, 3}) {
+    for (int threads : new int[] {1, 2, 3, 16}) {
       List<float[]> got = evaluate(config, threads, null);
       for (int i = 0; i < expected.size(); i++) {
         assertArrayEquals(expected.get(i), got.get(i), threads + " threads");

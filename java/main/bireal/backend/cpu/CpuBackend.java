@@ -1,41 +1,66 @@
 package bireal.backend.cpu;
 
+import bireal.backend.Backend;
 import bireal.backend.CheckedBackend;
 import bireal.backend.Conv2dSpec;
 import bireal.backend.Gradient;
+import bireal.backend.Lanes;
 import bireal.backend.Plan;
 import bireal.backend.SgdForm;
 import bireal.backend.StepState;
 import bireal.backend.Update;
 import bireal.backend.UpdateSpec;
 import bireal.runtime.NativeLibrary;
+import bireal.tensor.Buffer;
 import bireal.tensor.DType;
 import bireal.tensor.Tensor;
 import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Locale;
+import java.util.function.IntConsumer;
+import java.util.function.LongConsumer;
+import java.util.function.LongUnaryOperator;
 
 /**
  * The CPU, in two grades: the fast path (own kernels for the chosen instruction set, oneDNN for
  * real convolutions), and the reference, which runs the slow plain-loop law of every op. All
- * natives block until done. Real values are F32. One thread at a time.
+ * natives block until done. Real values are F32. One thread at a time, but for {@link #evaluation}.
  */
 public final class CpuBackend extends CheckedBackend {
-  private final CpuPlan.Handle context;
+  private final CpuBackend main; // this, or the backend whose threads are lanes here
+  private final CpuPlan.Handles contexts;
+  private final Lanes lanes;
   private final boolean reference;
-  private final int threads;
+  private final int threads; // of an op
+  private CpuBackend evaluation;
 
   private CpuBackend(int threads, int isaCode, boolean reference) {
     super(new CpuOps());
     NativeLibrary.load();
+    this.main = this;
     this.threads = threads;
     this.reference = reference;
-    this.context =
-        new CpuPlan.Handle(
-            "CPU backend",
-            CpuOps.createContext(threads, isaCode, reference),
-            CpuOps::destroyContext);
+    this.lanes = new Lanes(1);
+    this.contexts = contexts(isaCode);
+  }
+
+  /** Each thread of {@code main} is a lane. */
+  private CpuBackend(CpuBackend main) {
+    super(new CpuOps());
+    this.main = main;
+    this.threads = 1;
+    this.reference = main.reference;
+    this.lanes = new Lanes(main.threads);
+    this.contexts = contexts(main.isa().code);
+  }
+
+  private CpuPlan.Handles contexts(int isaCode) {
+    return new CpuPlan.Handles(
+        lanes(),
+        "CPU backend",
+        lane -> CpuOps.createContext(threads, isaCode, reference),
+        CpuOps::destroyContext);
   }
 
   /** The instruction set that BIREAL_ISA names, else the best of this machine. */
@@ -59,7 +84,7 @@ public final class CpuBackend extends CheckedBackend {
 
   @Override
   protected long context() {
-    return context.pointer();
+    return contexts.pointer();
   }
 
   @Override
@@ -69,8 +94,8 @@ public final class CpuBackend extends CheckedBackend {
         : "cpu ("
             + isa().name().toLowerCase(Locale.ROOT)
             + ", "
-            + threads
-            + (threads == 1 ? " thread)" : " threads)");
+            + main.threads
+            + (main.threads == 1 ? " thread)" : " threads)");
   }
 
   // Memory.
@@ -81,14 +106,50 @@ public final class CpuBackend extends CheckedBackend {
   }
 
   /**
+   * Lanes where there are images for all threads: a pass has 60 ops, and at the end of each its
+   * threads would wait for the last of them.
+   */
+  @Override
+  public Backend evaluation(int maxImages) {
+    if (threads == 1 || maxImages < threads) {
+      return this;
+    }
+    if (evaluation == null) {
+      context(); // throws if closed
+      evaluation = new CpuBackend(this);
+    }
+    return evaluation;
+  }
+
+  @Override
+  public int lanes() {
+    return lanes.count();
+  }
+
+  @Override
+  public void passes(int count, IntConsumer pass) {
+    lanes.run(count, pass);
+  }
+
+  /**
    * So few that what one op writes is still in the caches when the next one reads it, but four for
-   * each thread: most ops are cut by images, and at the end of each the threads wait for the last.
-   * Plans for up to 16 images compute each by itself, so the count cannot show in the results
-   * (native/cpu/onednn.h).
+   * each thread of an op: most ops are cut by images, and at the end of each the threads wait for
+   * the last. Plans for up to 16 images compute each by itself, so the count cannot show in the
+   * results (native/cpu/onednn.h).
    */
   @Override
   public int evaluationImages() {
     return Math.min(4 * threads, 16);
+  }
+
+  @Override
+  protected CheckedBackend memory() {
+    return main;
+  }
+
+  @Override
+  public Buffer allocate(long bytes, String what) {
+    return main == this ? super.allocate(bytes, what) : main.allocate(bytes, what);
   }
 
   @Override
@@ -168,18 +229,27 @@ public final class CpuBackend extends CheckedBackend {
         maxImages,
         gradientOrNull != null,
         reference,
-        CpuOps.planBinaryConv(
-            context(),
-            maxImages,
-            spec.H(),
-            spec.W(),
-            spec.C(),
-            spec.K(),
-            spec.R(),
-            spec.S(),
-            spec.stride(),
-            spec.pad(),
-            code(gradientOrNull)));
+        plans(
+            "binary convolution plan " + spec,
+            context ->
+                CpuOps.planBinaryConv(
+                    context,
+                    maxImages,
+                    spec.H(),
+                    spec.W(),
+                    spec.C(),
+                    spec.K(),
+                    spec.R(),
+                    spec.S(),
+                    spec.stride(),
+                    spec.pad(),
+                    code(gradientOrNull)),
+            CpuOps::destroyBinaryConv));
+  }
+
+  private CpuPlan.Handles plans(String what, LongUnaryOperator plan, LongConsumer free) {
+    return new CpuPlan.Handles(
+        lanes(), what, lane -> plan.applyAsLong(contexts.pointer(lane)), free);
   }
 
   private static int code(Gradient gradientOrNull) {
@@ -197,17 +267,21 @@ public final class CpuBackend extends CheckedBackend {
         spec,
         maxImages,
         reference,
-        CpuOps.planConv2d(
-            context(),
-            maxImages,
-            spec.H(),
-            spec.W(),
-            spec.C(),
-            spec.K(),
-            spec.R(),
-            spec.S(),
-            spec.stride(),
-            spec.pad()));
+        plans(
+            "convolution plan " + spec,
+            context ->
+                CpuOps.planConv2d(
+                    context,
+                    maxImages,
+                    spec.H(),
+                    spec.W(),
+                    spec.C(),
+                    spec.K(),
+                    spec.R(),
+                    spec.S(),
+                    spec.stride(),
+                    spec.pad()),
+            CpuOps::destroyConv2d));
   }
 
   @Override
@@ -219,7 +293,10 @@ public final class CpuBackend extends CheckedBackend {
         C,
         K,
         maxImages,
-        CpuOps.planLinear(context(), maxImages, C, K));
+        plans(
+            "linear plan " + C + " to " + K,
+            context -> CpuOps.planLinear(context, maxImages, C, K),
+            CpuOps::destroyLinear));
   }
 
   // The end of a step.
@@ -326,7 +403,11 @@ public final class CpuBackend extends CheckedBackend {
   /** Frees the context and what is still allocated. Plans must be closed before. */
   @Override
   public void close() {
+    if (evaluation != null) {
+      evaluation.close();
+    }
+    lanes.close();
     freeAll();
-    context.close();
+    contexts.close();
   }
 }

@@ -2,9 +2,11 @@ package bireal.backend.cpu;
 
 import bireal.backend.CheckedBackend;
 import bireal.backend.Conv2dSpec;
+import bireal.backend.Lanes;
 import bireal.backend.Ops;
 import bireal.runtime.NativeHandle;
 import bireal.tensor.DType;
+import java.util.function.IntToLongFunction;
 import java.util.function.LongConsumer;
 
 /**
@@ -13,15 +15,19 @@ import java.util.function.LongConsumer;
  */
 abstract class CpuPlan implements Ops.Planned {
   private final CheckedBackend owner;
-  private final Handle handle;
+  private final Handles handles;
   private final int maxImages;
   private final long workspaceBytes;
   private final String kernelName;
 
   private CpuPlan(
-      CheckedBackend owner, Handle handle, int maxImages, long workspaceBytes, String kernelName) {
+      CheckedBackend owner,
+      Handles handles,
+      int maxImages,
+      long workspaceBytes,
+      String kernelName) {
     this.owner = owner;
-    this.handle = handle;
+    this.handles = handles;
     this.maxImages = maxImages;
     this.workspaceBytes = workspaceBytes;
     this.kernelName = kernelName;
@@ -29,7 +35,7 @@ abstract class CpuPlan implements Ops.Planned {
 
   /** Throws IllegalStateException after close(). */
   final long pointer() {
-    return handle.pointer();
+    return handles.pointer();
   }
 
   @Override
@@ -59,12 +65,49 @@ abstract class CpuPlan implements Ops.Planned {
 
   @Override
   public final void close() {
-    handle.close();
+    handles.close();
   }
 
-  static final class Handle extends NativeHandle {
-    Handle(String what, long pointer, LongConsumer free) {
-      super(what, pointer, free);
+  /** A native object for each lane of a backend ({@link Lanes}). */
+  static final class Handles implements AutoCloseable {
+    private static final class Handle extends NativeHandle {
+      Handle(String what, long pointer, LongConsumer free) {
+        super(what, pointer, free);
+      }
+    }
+
+    private final Handle[] of;
+
+    /** {@code make} gives the object of a lane. Closes those made if another cannot be. */
+    Handles(int lanes, String what, IntToLongFunction make, LongConsumer free) {
+      of = new Handle[lanes];
+      try {
+        for (int lane = 0; lane < lanes; lane++) {
+          of[lane] = new Handle(what, make.applyAsLong(lane), free);
+        }
+      } catch (RuntimeException | Error e) {
+        close();
+        throw e;
+      }
+    }
+
+    /** That of the calling thread's lane; throws IllegalStateException after close(). */
+    long pointer() {
+      return of[of.length == 1 ? 0 : Lanes.current()].pointer();
+    }
+
+    /** That of {@code lane}. */
+    long pointer(int lane) {
+      return of[lane].pointer();
+    }
+
+    @Override
+    public void close() {
+      for (Handle handle : of) {
+        if (handle != null) {
+          handle.close();
+        }
+      }
     }
   }
 
@@ -81,19 +124,19 @@ abstract class CpuPlan implements Ops.Planned {
         int maxImages,
         boolean hasBackward,
         boolean reference,
-        long pointer) {
+        Handles handles) {
       super(
           owner,
-          new Handle("binary convolution plan " + spec, pointer, CpuOps::destroyBinaryConv),
+          handles,
           maxImages,
-          CpuOps.binaryConvWorkspaceBytes(pointer),
-          CpuOps.binaryConvKernelName(pointer));
+          CpuOps.binaryConvWorkspaceBytes(handles.pointer()),
+          CpuOps.binaryConvKernelName(handles.pointer()));
       this.spec = spec;
       this.hasBackward = hasBackward;
       this.reference = reference;
-      this.preparedBytes = CpuOps.binaryConvPreparedBytes(pointer);
+      this.preparedBytes = CpuOps.binaryConvPreparedBytes(pointer());
       this.valueType =
-          CpuOps.binaryConvValueType(pointer) == DType.I16.code ? DType.I16 : DType.I32;
+          CpuOps.binaryConvValueType(pointer()) == DType.I16.code ? DType.I16 : DType.I32;
     }
 
     @Override
@@ -198,13 +241,14 @@ abstract class CpuPlan implements Ops.Planned {
     private final Conv2dSpec spec;
     private final boolean reference;
 
-    Conv2d(CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean reference, long pointer) {
+    Conv2d(
+        CheckedBackend owner, Conv2dSpec spec, int maxImages, boolean reference, Handles handles) {
       super(
           owner,
-          new Handle("convolution plan " + spec, pointer, CpuOps::destroyConv2d),
+          handles,
           maxImages,
-          CpuOps.conv2dWorkspaceBytes(pointer),
-          CpuOps.conv2dKernelName(pointer));
+          CpuOps.conv2dWorkspaceBytes(handles.pointer()),
+          CpuOps.conv2dKernelName(handles.pointer()));
       this.spec = spec;
       this.reference = reference;
     }
@@ -262,13 +306,8 @@ abstract class CpuPlan implements Ops.Planned {
         int inputs,
         int outputs,
         int maxImages,
-        long pointer) {
-      super(
-          owner,
-          new Handle("linear plan " + inputs + " to " + outputs, pointer, CpuOps::destroyLinear),
-          maxImages,
-          CpuOps.linearWorkspaceBytes(pointer),
-          kernelName);
+        Handles handles) {
+      super(owner, handles, maxImages, CpuOps.linearWorkspaceBytes(handles.pointer()), kernelName);
       this.inputs = inputs;
       this.outputs = outputs;
     }

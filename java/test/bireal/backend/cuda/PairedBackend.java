@@ -41,6 +41,8 @@ public final class PairedBackend {
           "description",
           "availableBytes",
           "evaluationImages",
+          "lanes",
+          "passes",
           "stores",
           "equals",
           "hashCode",
@@ -136,7 +138,10 @@ public final class PairedBackend {
         Proxy.newProxyInstance(
             Backend.class.getClassLoader(),
             new Class<?>[] {Backend.class},
-            (proxy, method, args) -> call(method, args == null ? new Object[0] : args));
+            (proxy, method, args) ->
+                method.getName().equals("evaluation")
+                    ? proxy // lanes are the CPU's alone
+                    : call(method, args == null ? new Object[0] : args));
   }
 
   /** Largest difference of each op's floats, over the largest value of its tensor. */
