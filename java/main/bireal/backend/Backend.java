@@ -15,8 +15,8 @@ import java.util.function.IntConsumer;
  *
  * <p>Calls check device, element type, shape and open state, then run; they throw
  * IllegalArgumentException for a wrong shape, IllegalStateException for a closed buffer and {@link
- * bireal.runtime.DeviceException} if the device fails. One thread at a time. Owned by whoever
- * opened it; close() frees what it still holds.
+ * bireal.runtime.DeviceException} if the device fails. One thread at a time, but for {@link
+ * #passes}. Owned by whoever opened it; close() frees what it still holds.
  */
 public interface Backend extends AutoCloseable {
   /** For people and logs, e.g. {@code cpu (avx512, 2 threads)}. */

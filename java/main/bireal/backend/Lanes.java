@@ -66,13 +66,14 @@ public final class Lanes implements AutoCloseable {
           }
         };
     List<Future<?>> others = new ArrayList<>();
-    for (int i = 1; i < Math.min(count, passes); i++) {
-      others.add(workers.submit(lane));
-    }
     Throwable failure = null;
     try {
+      for (int i = 1; i < Math.min(count, passes); i++) {
+        others.add(workers.submit(lane));
+      }
       lane.run();
     } catch (Throwable e) {
+      next.set(passes);
       failure = e;
     }
     for (Future<?> other : others) {
