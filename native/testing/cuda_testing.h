@@ -129,6 +129,21 @@ class EmulatorSetting {
   int64_t before_;
 };
 
+/// A device with so few multiprocessors that a few tiles are several for each block; a GPU is as it is.
+inline const cuda::Device& small_cuda_device() {
+  if (!cuda_is_emulated()) return cuda_device();
+  static const cuda::Device* device = [] {
+    cuda_device();  // loads the library
+    const EmulatorSetting few("multiprocessors", 4);
+    cuda::Device::Config config;
+    config.library = cuda_library();
+    config.synchronize = true;
+    config.images = cuda::Device::Config::Images::kPtx;
+    return new cuda::Device(config);
+  }();
+  return *device;
+}
+
 /// A device array of exactly `count` elements. What a kernel does not write stays unwritten, which the emulator reports when
 /// read.
 template <class T>

@@ -23,6 +23,7 @@
 //   trace               0         1: refused calls are printed with their reason
 //   count_lines         0         1: records hold counters by source line (bireal_emulator_record_text)
 //   race_checks         1         0: conflicting accesses within a launch are not looked for; 1.5 times as fast
+//   access_counters     1         0: records hold no sectors and no wavefronts
 //
 //   read only           live_bytes, peak_bytes, live_allocations, pinned_bytes, pending, findings, records, sticky
 #pragma once

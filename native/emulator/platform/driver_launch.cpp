@@ -124,6 +124,7 @@ void run_kernel(Execution& e, const Function& function, const Shape& shape, cons
   options.reverse = e.monitor().flag("reverse");
   options.count_lines = e.monitor().flag("count_lines");
   options.race_checks = e.monitor().flag("race_checks");
+  options.access_counters = e.monitor().flag("access_counters");
   options.shared_limit_bytes =
       std::max(kSharedLimit, (kernel.static_shared_bytes + 15) / 16 * 16 + function.dynamic_shared_limit);
   options.report = [&](const ptx::Finding& finding) { e.find(finding.message); };

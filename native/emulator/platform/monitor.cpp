@@ -31,6 +31,7 @@ const Setting kSettings[] = {
     {"trace", 0, 0, 1},
     {"count_lines", 0, 0, 1},
     {"race_checks", 1, 0, 1},
+    {"access_counters", 1, 0, 1},
 };
 
 }  // namespace

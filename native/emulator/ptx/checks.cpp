@@ -427,7 +427,7 @@ void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint6
     rest &= ~inside;
   }
   for_lanes(mask, [&](int lane) { host[lane] = reinterpret_cast<uint8_t*>(address[lane]); });
-  count_sectors(launch, site, mask, address, bytes);
+  if (launch.options->access_counters) count_sectors(launch, site, mask, address, bytes);
 }
 
 void check_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
@@ -464,7 +464,7 @@ void check_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64
 void access_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
                    uint8_t** host) {
   check_shared(warp, in, mask, offset, bytes, kind, host);
-  count_banks(*warp.launch, size_t(warp.current), mask, offset, bytes);
+  if (warp.launch->options->access_counters) count_banks(*warp.launch, size_t(warp.current), mask, offset, bytes);
 }
 
 /// What was recorded so far gets an earlier tick than what follows.

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -150,13 +151,18 @@ inline Slot<T> to_slot(T value) {
   }
 }
 
-/// Calls f(lane) for each lane in `mask`; a full warp is a plain loop that the compiler vectorises.
+/// Calls f(lane) for each lane in `mask`.
+template <class F>
+inline __attribute__((always_inline)) void for_set_lanes(uint32_t mask, F&& f) {
+  for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
+}
+/// The same; a full warp is a plain loop that the compiler vectorises.
 template <class F>
 inline __attribute__((always_inline)) void for_lanes(uint32_t mask, F&& f) {
   if (mask == kAllLanes) {
     for (int lane = 0; lane < kLanes; ++lane) f(lane);
   } else {
-    for (; mask; mask &= mask - 1) f(__builtin_ctz(mask));
+    for_set_lanes(mask, f);
   }
 }
 

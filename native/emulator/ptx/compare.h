@@ -1,5 +1,7 @@
 // setp for any type that a trait can compare: d|q = (a CMP b) BOOL c.
 #pragma once
+#include <array>
+
 #include "emulator/ptx/lanes.h"
 
 namespace bireal::ptx {
@@ -42,9 +44,8 @@ template <Comparison C, class T>
 void set_predicate(Warp& warp, const Instruction& in, uint32_t mask) {
   const Slot<T>*a = warp.in<T>(in.args[2]), *b = warp.in<T>(in.args[3]);
   uint32_t result = 0;
-  for_lanes(mask, [&](int lane) {
+  for (int lane = 0; lane < kLanes; ++lane)
     result |= uint32_t(compare<C>(comparable(from_slot<T>(a[lane])), comparable(from_slot<T>(b[lane])))) << lane;
-  });
   uint32_t negated = ~result;
   if (in.args[4].present()) {
     uint32_t c = warp.predicate(in.args[4], in.flags & 1);
@@ -59,19 +60,21 @@ void set_predicate(Warp& warp, const Instruction& in, uint32_t mask) {
   warp.set_predicate(in.args[1], mask, negated);
 }
 
+/// One for each Comparison from the first on.
+template <class T, size_t... I>
+constexpr std::array<Handler, sizeof...(I)> comparisons(std::index_sequence<I...>) {
+  return {set_predicate<Comparison(I), T>...};
+}
+
+/// Integers have the first six.
 template <class T>
 bool decode_set_predicate(Decoder& d) {
-  constexpr Handler handlers[] = {
-      set_predicate<Comparison::kEq, T>,  set_predicate<Comparison::kNe, T>,  set_predicate<Comparison::kLt, T>,
-      set_predicate<Comparison::kLe, T>,  set_predicate<Comparison::kGt, T>,  set_predicate<Comparison::kGe, T>,
-      set_predicate<Comparison::kEqu, T>, set_predicate<Comparison::kNeu, T>, set_predicate<Comparison::kLtu, T>,
-      set_predicate<Comparison::kLeu, T>, set_predicate<Comparison::kGtu, T>, set_predicate<Comparison::kGeu, T>,
-      set_predicate<Comparison::kNum, T>, set_predicate<Comparison::kNan, T>};
+  constexpr auto handlers = comparisons<T>(std::make_index_sequence < std::is_integral_v<T> ? 6 : 14 > ());
   static const char* const names[] = {"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
   static const char* const unsigned_names[] = {"", "", "lo", "ls", "hi", "hs"};
   std::string name = d.modifier(0);
   int which = -1;
-  for (int i = 0; i < 14; ++i)
+  for (int i = 0; i < int(handlers.size()); ++i)
     if (name == names[i] || (i >= 2 && i < 6 && name == unsigned_names[i])) which = i;
   if (which < 0) d.fail("comparison not supported");
   Combine combine = d.take("and") ? Combine::kAnd : d.take("or") ? Combine::kOr : d.take("xor") ? Combine::kXor : Combine::kNone;
@@ -92,7 +95,7 @@ bool decode_set_predicate(Decoder& d) {
   }
   d.in.mode = uint8_t(combine);
   d.in.category = std::is_integral_v<T> ? InstructionClass::kInteger : InstructionClass::kFloat;
-  d.in.run = handlers[which];
+  d.in.run = handlers[size_t(which)];
   return true;
 }
 

@@ -18,7 +18,7 @@ class Decoder {
   std::vector<std::string> operands;
 
   /// True where `.name` stands among the modifiers; it counts as understood from then on.
-  bool take(const std::string& name);
+  bool take(const char* name);
   /// The modifier at `index` from the front, counted as understood.
   std::string modifier(size_t index);
   /// The last modifier: usually the type.
@@ -47,6 +47,8 @@ class Decoder {
   /// Throws LoadError with the line and the statement.
   [[noreturn]] void fail(const std::string& what) const { throw LoadError(explain(what)); }
   void expect_operands(size_t least, size_t most) const;
+  /// All operands into args: a destination and then sources, of `bytes` each.
+  void registers(const int* bytes, size_t count);
 
  protected:
   virtual std::string explain(const std::string& what) const = 0;

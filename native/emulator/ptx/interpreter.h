@@ -94,6 +94,7 @@ using FindAllocation = std::function<std::optional<Allocation>(uint64_t address)
 struct Options {
   FindAllocation find_allocation;  ///< without it every global access but those to module variables is out of bounds
   bool race_checks = true;
+  bool access_counters = true;              ///< sectors of global memory that are requested, wavefronts of shared memory
   bool reverse = false;                     ///< blocks, warps and lanes in descending order: results must not change
   uint32_t shared_limit_bytes = 48 * 1024;  ///< static + dynamic; more after cuFuncSetAttribute
   uint64_t instruction_limit = 1ull << 32;  ///< thread instructions of the launch

@@ -35,39 +35,49 @@ T combine(T old, T a, T b) {
   }
 }
 
-template <Op O, class T>
-void atomic(Warp& warp, const Instruction& in, uint32_t mask) {
-  uint64_t address[kLanes], offset[kLanes];
+/// What the lanes of an atomic reach.
+struct Reached {
+  uint64_t address[kLanes];
   uint8_t* host[kLanes];
+  uint32_t global = 0;
+};
+void reach(Warp& warp, const Instruction& in, uint32_t mask, uint32_t bytes, Reached& r) {
   if (in.wide_address) {
     const uint64_t* base = warp.in<uint64_t>(in.args[1]);
-    for_lanes(mask, [&](int lane) { address[lane] = base[lane] + uint64_t(in.offset); });
+    for_lanes(mask, [&](int lane) { r.address[lane] = base[lane] + uint64_t(in.offset); });
   } else {
     const uint32_t* base = warp.in<uint32_t>(in.args[1]);
-    for_lanes(mask, [&](int lane) { address[lane] = base[lane] + uint32_t(in.offset); });
+    for_lanes(mask, [&](int lane) { r.address[lane] = base[lane] + uint32_t(in.offset); });
   }
+  uint64_t offset[kLanes];
   uint32_t shared = 0;
   for_lanes(mask, [&](int lane) {
-    bool in_window = address[lane] - kSharedWindow < kWindowBytes;
-    offset[lane] = address[lane] & (kWindowBytes - 1);
+    bool in_window = r.address[lane] - kSharedWindow < kWindowBytes;
+    offset[lane] = r.address[lane] & (kWindowBytes - 1);
     shared |= uint32_t(in.space == Space::kShared || (in.space == Space::kGeneric && in_window)) << lane;
   });
-  uint32_t global = mask & ~shared;
-  if (shared) access_shared(warp, in, shared, offset, sizeof(T), AccessKind::kAtomic, host);
-  if (global) access_global(warp, in, global, address, sizeof(T), AccessKind::kAtomic, host);
+  r.global = mask & ~shared;
+  if (shared) access_shared(warp, in, shared, offset, bytes, AccessKind::kAtomic, r.host);
+  if (r.global) access_global(warp, in, r.global, r.address, bytes, AccessKind::kAtomic, r.host);
+}
+
+template <Op O, class T>
+void atomic(Warp& warp, const Instruction& in, uint32_t mask) {
+  Reached r;
+  reach(warp, in, mask, sizeof(T), r);
   const Slot<T>* a = warp.in<T>(in.args[2]);
   const Slot<T>* b = in.args[3].present() ? warp.in<T>(in.args[3]) : a;
   Slot<T>* d = in.args[0].present() ? warp.out<T>(in.args[0]) : nullptr;
   bool reverse = warp.launch->options->reverse, fences = warp.launch->code->has_fence;
-  for (int i = 0; i < kLanes; ++i) {
-    int lane = reverse ? kLanes - 1 - i : i;
-    if (!(mask >> lane & 1)) continue;
+  while (mask) {
+    int lane = reverse ? kLanes - 1 - __builtin_clz(mask) : __builtin_ctz(mask);
+    mask &= ~(1u << lane);
     T old;
-    std::memcpy(&old, host[lane], sizeof(T));
+    std::memcpy(&old, r.host[lane], sizeof(T));
     T result = combine<O, T>(old, from_slot<T>(a[lane]), from_slot<T>(b[lane]));
-    std::memcpy(host[lane], &result, sizeof(T));
+    std::memcpy(r.host[lane], &result, sizeof(T));
     if (d) d[lane] = to_slot<T>(old);
-    if (fences && (global >> lane & 1)) release_acquire(warp, lane, address[lane]);
+    if (fences && (r.global >> lane & 1)) release_acquire(warp, lane, r.address[lane]);
   }
 }
 

@@ -19,11 +19,10 @@ inline float canonical(float r) { return r != r ? bits_float(0x7fffffffu) : r; }
 inline double canonical(double r) { return r; }
 
 /// Keeps the rounding mode of the host for one expression. The operands pass through volatile, so nothing moves out of the scope.
-template <Rounding R>
 class HostRounding {
  public:
-  HostRounding() : before_(_mm_getcsr()) {
-    constexpr unsigned bits = R == Rounding::kZero ? _MM_ROUND_TOWARD_ZERO : R == Rounding::kDown ? _MM_ROUND_DOWN : _MM_ROUND_UP;
+  explicit HostRounding(Rounding r) : before_(_mm_getcsr()) {
+    const unsigned bits = r == Rounding::kZero ? _MM_ROUND_TOWARD_ZERO : r == Rounding::kDown ? _MM_ROUND_DOWN : _MM_ROUND_UP;
     _mm_setcsr((before_ & ~unsigned(_MM_ROUND_MASK)) | bits);
   }
   ~HostRounding() { _mm_setcsr(before_); }
@@ -50,18 +49,15 @@ inline T evaluate(T a, T b, T c) {
     return std::sqrt(a);
 }
 
-template <Arithmetic A, Rounding R, class T>
-inline T rounded(T a, T b, T c) {
-  if constexpr (R == Rounding::kNearest) {
-    return canonical(evaluate<A, T>(a, b, c));
-  } else {
-    volatile T va = a, vb = b, vc = c, result;
-    {
-      HostRounding<R> scope;
-      result = evaluate<A, T>(va, vb, vc);
-    }
-    return canonical(T(result));
+template <Arithmetic A, class T>
+T rounded(Rounding r, T a, T b, T c) {
+  if (r == Rounding::kNearest) return canonical(evaluate<A, T>(a, b, c));
+  volatile T va = a, vb = b, vc = c, result;
+  {
+    HostRounding scope(r);
+    result = evaluate<A, T>(va, vb, vc);
   }
+  return canonical(T(result));
 }
 inline float flush(float v) { return std::fabs(v) < std::numeric_limits<float>::min() ? std::copysign(0.0f, v) : v; }
 inline double flush(double v) { return v; }
@@ -70,54 +66,60 @@ inline T saturate(T v) {
   return v >= 0 ? (v <= 1 ? v : T(1)) : T(0);
 }  // NaN gives 0
 
-/// Sat: clamp to [0, 1]. Ftz: denormals count as zero, in and out.
-template <Arithmetic A, Rounding R, bool Ftz, bool Sat, class T>
-inline T apply(T a, T b, T c) {
-  if (Ftz) a = flush(a), b = flush(b), c = flush(c);
-  T r = rounded<A, R>(a, b, c);
-  if (Ftz) r = flush(r);
-  return Sat ? saturate(r) : r;
-}
-template <Arithmetic A, Rounding R, bool Ftz, bool Sat, class T>
+// As it mostly stands, rounded to nearest without a modifier: a loop for each operation.
+template <Arithmetic A, class T>
 T unary(T a) {
-  return apply<A, R, Ftz, Sat, T>(a, 0, 0);
-}
-template <Arithmetic A, Rounding R, bool Ftz, bool Sat, class T>
-T binary(T a, T b) {
-  return apply<A, R, Ftz, Sat, T>(a, b, 0);
-}
-template <Arithmetic A, Rounding R, bool Ftz, bool Sat, class T>
-T ternary(T a, T b, T c) {
-  return apply<A, R, Ftz, Sat, T>(a, b, c);
-}
-template <Rounding R, class T>
-T reciprocal(T a) {
-  return rounded<Arithmetic::kDiv, R, T>(T(1), a, T(0));
-}
-
-template <Arithmetic A, Rounding R, bool Ftz, bool Sat, class T>
-bool install(Decoder& d) {
-  if constexpr (A == Arithmetic::kSqrt)
-    return lanes<unary<A, R, Ftz, Sat, T>>(d, kSpecial);
-  else if constexpr (A == Arithmetic::kFma)
-    return lanes<ternary<A, R, Ftz, Sat, T>>(d, kFloat);
-  else
-    return lanes<binary<A, R, Ftz, Sat, T>>(d, A == Arithmetic::kDiv ? kSpecial : kFloat);
-}
-template <Arithmetic A, Rounding R, class T>
-bool with_modifiers(Decoder& d) {
-  if constexpr (sizeof(T) == 8) return install<A, R, false, false, T>(d);
-  bool ftz = d.take("ftz"), sat = d.take("sat");
-  if (ftz) return sat ? install<A, R, true, true, T>(d) : install<A, R, true, false, T>(d);
-  return sat ? install<A, R, false, true, T>(d) : install<A, R, false, false, T>(d);
+  return canonical(evaluate<A, T>(a, 0, 0));
 }
 template <Arithmetic A, class T>
-bool arithmetic(Decoder& d) {
+T binary(T a, T b) {
+  return canonical(evaluate<A, T>(a, b, 0));
+}
+template <Arithmetic A, class T>
+T ternary(T a, T b, T c) {
+  return canonical(evaluate<A, T>(a, b, c));
+}
+
+// The other forms: rounding in the instruction's mode, and in its flags whether it clamps to [0, 1] (.sat) and whether denormals
+// count as zero, in and out (.ftz).
+constexpr uint8_t kFtz = 1, kSat = 2;
+template <Arithmetic A, class T>
+T modified(const Instruction& in, T a, T b, T c) {
+  if (in.flags & kFtz) a = flush(a), b = flush(b), c = flush(c);
+  T r = rounded<A>(Rounding(in.mode), a, b, c);
+  if (in.flags & kFtz) r = flush(r);
+  return in.flags & kSat ? saturate(r) : r;
+}
+template <Arithmetic A, class T>
+T modified_unary(const Instruction& in, T a) {
+  return modified<A, T>(in, a, 0, 0);
+}
+template <Arithmetic A, class T>
+T modified_binary(const Instruction& in, T a, T b) {
+  return modified<A, T>(in, a, b, 0);
+}
+template <class T>
+T reciprocal(const Instruction& in, T a) {
+  return modified<Arithmetic::kDiv, T>(in, T(1), a, T(0));
+}
+
+Rounding rounding_of(Decoder& d) {
   std::string r = d.rounding();
-  if (r == "rz") return with_modifiers<A, Rounding::kZero, T>(d);
-  if (r == "rm") return with_modifiers<A, Rounding::kDown, T>(d);
-  if (r == "rp") return with_modifiers<A, Rounding::kUp, T>(d);
-  return with_modifiers<A, Rounding::kNearest, T>(d);
+  return r == "rz" ? Rounding::kZero : r == "rm" ? Rounding::kDown : r == "rp" ? Rounding::kUp : Rounding::kNearest;
+}
+
+template <Arithmetic A, class T>
+bool arithmetic(Decoder& d) {
+  d.in.mode = uint8_t(rounding_of(d));
+  if (sizeof(T) == 4) d.in.flags = uint8_t((d.take("ftz") ? kFtz : 0) | (d.take("sat") ? kSat : 0));
+  const bool plain = Rounding(d.in.mode) == Rounding::kNearest && d.in.flags == 0;
+  if constexpr (A == Arithmetic::kSqrt)
+    return plain ? lanes<unary<A, T>>(d, kSpecial) : lanes<modified_unary<A, T>>(d, kSpecial);
+  else if constexpr (A == Arithmetic::kFma)
+    return plain ? lanes<ternary<A, T>>(d, kFloat) : lanes<modified<A, T>>(d, kFloat);
+  else
+    return plain ? lanes<binary<A, T>>(d, A == Arithmetic::kDiv ? kSpecial : kFloat)
+                 : lanes<modified_binary<A, T>>(d, A == Arithmetic::kDiv ? kSpecial : kFloat);
 }
 
 // min and max: -0 < +0; a NaN loses against a number, or wins with .NaN.
@@ -166,13 +168,12 @@ void test_property(Warp& warp, const Instruction& in, uint32_t mask) {
   warp.set_predicate(in.args[0], mask, result);
 }
 
-// .approx: computed in double, rounded once. Ftz as above.
-using Function = double (*)(double);
-template <double (*F)(double), bool Ftz>
-float approximate(float a) {
-  if (Ftz) a = flush(a);
+// .approx: computed in double, rounded once.
+template <double (*F)(double)>
+float approximate(const Instruction& in, float a) {
+  if (in.flags & kFtz) a = flush(a);
   float r = canonical(float(F(double(a))));
-  return Ftz ? flush(r) : r;
+  return in.flags & kFtz ? flush(r) : r;
 }
 double rcp_of(double a) { return 1.0 / a; }
 double rsqrt_of(double a) { return 1.0 / std::sqrt(a); }
@@ -190,12 +191,9 @@ double approximate_wide(double a) {
 template <double (*F)(double)>
 bool special(Decoder& d) {
   if (!d.take("approx")) d.fail("only the .approx form is supported");
-  if (d.type() == "f32")
-    return d.take("ftz") ? lanes<approximate<F, true>>(d, kSpecial) : lanes<approximate<F, false>>(d, kSpecial);
-  if (d.type() == "f64") {
-    d.take("ftz");
-    return lanes<approximate_wide<F>>(d, kSpecial);
-  }
+  if (d.take("ftz")) d.in.flags = kFtz;  // of no matter to f64
+  if (d.type() == "f32") return lanes<approximate<F>>(d, kSpecial);
+  if (d.type() == "f64") return lanes<approximate_wide<F>>(d, kSpecial);
   d.fail("type not supported");
 }
 
@@ -227,11 +225,8 @@ bool decode_of(Decoder& d) {
   if (op == "rcp") {
     if (has(d, "approx")) return special<rcp_of>(d);
     if (sizeof(T) == 4 && d.take("ftz")) d.fail("rcp.ftz with a rounding is not supported");
-    std::string r = d.rounding();
-    if (r == "rz") return lanes<reciprocal<Rounding::kZero, T>>(d, kSpecial);
-    if (r == "rm") return lanes<reciprocal<Rounding::kDown, T>>(d, kSpecial);
-    if (r == "rp") return lanes<reciprocal<Rounding::kUp, T>>(d, kSpecial);
-    return lanes<reciprocal<Rounding::kNearest, T>>(d, kSpecial);
+    d.in.mode = uint8_t(rounding_of(d));
+    return lanes<reciprocal<T>>(d, kSpecial);
   }
   if (op == "min") return decode_extreme<false, T>(d);
   if (op == "max") return decode_extreme<true, T>(d);

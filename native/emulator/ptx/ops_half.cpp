@@ -16,40 +16,43 @@ namespace {
 constexpr InstructionClass kFloat = InstructionClass::kFloat;
 
 /// After the operation: as it is, clamped to [0, 1] (NaN gives 0), or negative and NaN to 0 (.relu keeps NaN).
-enum class After { kNothing, kSaturate, kRelu };
-template <After A, class H>
-H after(H h) {
+enum class After : uint8_t { kNothing, kSaturate, kRelu };
+template <class H>
+H after(const Instruction& in, H h) {
   float f = to_float(h);
-  if (A == After::kSaturate) return f >= 0 ? (f <= 1 ? (f == 0 ? H{0} : h) : narrow<H>(1.0f)) : H{0};
-  if (A == After::kRelu) return f < 0 || (f == 0 && std::signbit(f)) ? H{0} : h;
+  if (After(in.mode) == After::kSaturate) return f >= 0 ? (f <= 1 ? (f == 0 ? H{0} : h) : narrow<H>(1.0f)) : H{0};
+  if (After(in.mode) == After::kRelu) return f < 0 || (f == 0 && std::signbit(f)) ? H{0} : h;
   return h;
 }
-template <After A, class H>
-H add_(H a, H b) {
-  return after<A>(add(a, b));
-}
-template <After A, class H>
-H sub_(H a, H b) {
-  return after<A>(subtract(a, b));
-}
-template <After A, class H>
-H mul_(H a, H b) {
-  return after<A>(multiply(a, b));
-}
-template <After A, class H>
-H fma_(H a, H b, H c) {
-  return after<A>(fused(a, b, c));
+
+// Called, not inlined: kernels rarely have them, and a loop for each as a pair and alone, all of them inlined, takes long to
+// compile.
+template <class H>
+[[gnu::noinline]] H add_(const Instruction& in, H a, H b) {
+  return after(in, add(a, b));
 }
 template <class H>
-H neg_(H a) {
+[[gnu::noinline]] H sub_(const Instruction& in, H a, H b) {
+  return after(in, subtract(a, b));
+}
+template <class H>
+[[gnu::noinline]] H mul_(const Instruction& in, H a, H b) {
+  return after(in, multiply(a, b));
+}
+template <class H>
+[[gnu::noinline]] H fma_(const Instruction& in, H a, H b, H c) {
+  return after(in, fused(a, b, c));
+}
+template <class H>
+[[gnu::noinline]] H neg_(const Instruction&, H a) {
   return {uint16_t(a.bits ^ 0x8000)};
 }
 template <class H>
-H abs_(H a) {
+[[gnu::noinline]] H abs_(const Instruction&, H a) {
   return {uint16_t(a.bits & 0x7fff)};
 }
 template <bool Max, bool PropagateNan, class H>
-H extreme(H x, H y) {
+[[gnu::noinline]] H extreme(const Instruction&, H x, H y) {
   float a = to_float(x), b = to_float(y);
   if (a != a || b != b) {
     if (PropagateNan || (a != a && b != b)) return {0x7fff};
@@ -59,7 +62,7 @@ H extreme(H x, H y) {
   return (a < b) != Max ? x : y;
 }
 template <double (*F)(double), class H>
-H function(H a) {
+[[gnu::noinline]] H function(const Instruction&, H a) {
   return narrow<H>(F(double(to_float(a))));
 }
 double ex2_of(double a) { return std::exp2(a); }
@@ -79,44 +82,43 @@ template <class H>
 using Pair = typename PairOf<H>::type;
 
 /// The same on both halves of a 32-bit register.
-template <auto F, class H>
-Pair<H> both1(Pair<H> a) {
-  return {F(a.low), F(a.high)};
+template <class H, H (*F)(const Instruction&, H)>
+Pair<H> both1(const Instruction& in, Pair<H> a) {
+  return {F(in, a.low), F(in, a.high)};
 }
-template <auto F, class H>
-Pair<H> both2(Pair<H> a, Pair<H> b) {
-  return {F(a.low, b.low), F(a.high, b.high)};
+template <class H, H (*F)(const Instruction&, H, H)>
+Pair<H> both2(const Instruction& in, Pair<H> a, Pair<H> b) {
+  return {F(in, a.low, b.low), F(in, a.high, b.high)};
 }
-template <auto F, class H>
-Pair<H> both3(Pair<H> a, Pair<H> b, Pair<H> c) {
-  return {F(a.low, b.low, c.low), F(a.high, b.high, c.high)};
+template <class H, H (*F)(const Instruction&, H, H, H)>
+Pair<H> both3(const Instruction& in, Pair<H> a, Pair<H> b, Pair<H> c) {
+  return {F(in, a.low, b.low, c.low), F(in, a.high, b.high, c.high)};
 }
 
-template <class H, H (*F)(H)>
+template <class H, H (*F)(const Instruction&, H)>
 bool one(Decoder& d, bool pair) {
-  return pair ? lanes<both1<F, H>>(d, kFloat) : lanes<F>(d, kFloat);
+  return pair ? lanes<both1<H, F>>(d, kFloat) : lanes<F>(d, kFloat);
 }
-template <class H, H (*F)(H, H)>
+template <class H, H (*F)(const Instruction&, H, H)>
 bool two(Decoder& d, bool pair) {
-  return pair ? lanes<both2<F, H>>(d, kFloat) : lanes<F>(d, kFloat);
+  return pair ? lanes<both2<H, F>>(d, kFloat) : lanes<F>(d, kFloat);
 }
-template <class H, H (*F)(H, H, H)>
+template <class H, H (*F)(const Instruction&, H, H, H)>
 bool three(Decoder& d, bool pair) {
-  return pair ? lanes<both3<F, H>>(d, kFloat) : lanes<F>(d, kFloat);
+  return pair ? lanes<both3<H, F>>(d, kFloat) : lanes<F>(d, kFloat);
 }
 
 template <class H>
 bool decode_of(Decoder& d, bool pair) {
   const std::string& op = d.opcode;
   d.take("rn");  // the only rounding there is
-  bool sat = d.take("sat"), relu = d.take("relu");
-  if (op == "add") return sat ? two<H, add_<After::kSaturate, H>>(d, pair) : two<H, add_<After::kNothing, H>>(d, pair);
-  if (op == "sub") return sat ? two<H, sub_<After::kSaturate, H>>(d, pair) : two<H, sub_<After::kNothing, H>>(d, pair);
-  if (op == "mul") return sat ? two<H, mul_<After::kSaturate, H>>(d, pair) : two<H, mul_<After::kNothing, H>>(d, pair);
-  if (op == "fma") {
-    if (relu) return three<H, fma_<After::kRelu, H>>(d, pair);
-    return sat ? three<H, fma_<After::kSaturate, H>>(d, pair) : three<H, fma_<After::kNothing, H>>(d, pair);
-  }
+  const bool arithmetic = op == "add" || op == "sub" || op == "mul" || op == "fma";
+  if (arithmetic && d.take("sat")) d.in.mode = uint8_t(After::kSaturate);
+  if (op == "fma" && d.take("relu")) d.in.mode = uint8_t(After::kRelu);
+  if (op == "add") return two<H, add_<H>>(d, pair);
+  if (op == "sub") return two<H, sub_<H>>(d, pair);
+  if (op == "mul") return two<H, mul_<H>>(d, pair);
+  if (op == "fma") return three<H, fma_<H>>(d, pair);
   if (op == "neg") return one<H, neg_<H>>(d, pair);
   if (op == "abs") return one<H, abs_<H>>(d, pair);
   if (op == "min") return d.take("NaN") ? two<H, extreme<false, true, H>>(d, pair) : two<H, extreme<false, false, H>>(d, pair);

@@ -266,7 +266,9 @@ void select(Warp& warp, const Instruction& in, uint32_t mask) {
   Slot<T>* d = warp.out<T>(in.args[0]);
   const Slot<T>*a = warp.in<T>(in.args[1]), *b = warp.in<T>(in.args[2]);
   uint32_t p = warp.predicate(in.args[3]);
-  for_lanes(mask, [&](int lane) { d[lane] = p >> lane & 1 ? a[lane] : b[lane]; });
+  Slot<T> result[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = p >> lane & 1 ? a[lane] : b[lane];
+  keep_lanes(d, result, mask);
 }
 
 /// and, or, xor, not and mov of predicates.
@@ -387,26 +389,26 @@ template <class T>
 bool decode_typed(Decoder& d) {
   const std::string& op = d.opcode;
   using U = Unsigned<T>;
-  if (op == "add") return lanes<add<T>>(d, kClass);
-  if (op == "sub") return lanes<sub<T>>(d, kClass);
+  if (op == "add") return lanes<add<U>>(d, kClass);
+  if (op == "sub") return lanes<sub<U>>(d, kClass);
   if (op == "div") return lanes<divide<T>>(d, kClass);
   if (op == "rem") return lanes<remainder<T>>(d, kClass);
   if (op == "min") return lanes<min_of<T>>(d, kClass);
   if (op == "max") return lanes<max_of<T>>(d, kClass);
-  if (op == "neg") return lanes<negate<T>>(d, kClass);
+  if (op == "neg") return lanes<negate<U>>(d, kClass);
   if (op == "abs") return lanes<absolute<T>>(d, kClass);
   if (op == "sad") return lanes<sad<T>>(d, kClass);
-  if (op == "and") return lanes<bit_and<T>>(d, kClass);
-  if (op == "or") return lanes<bit_or<T>>(d, kClass);
-  if (op == "xor") return lanes<bit_xor<T>>(d, kClass);
-  if (op == "not") return lanes<bit_not<T>>(d, kClass);
-  if (op == "cnot") return lanes<logical_not<T>>(d, kClass);
-  if (op == "shl") return lanes<shift_left<T>>(d, kClass);
+  if (op == "and") return lanes<bit_and<U>>(d, kClass);
+  if (op == "or") return lanes<bit_or<U>>(d, kClass);
+  if (op == "xor") return lanes<bit_xor<U>>(d, kClass);
+  if (op == "not") return lanes<bit_not<U>>(d, kClass);
+  if (op == "cnot") return lanes<logical_not<U>>(d, kClass);
+  if (op == "shl") return lanes<shift_left<U>>(d, kClass);
   if (op == "shr") return lanes<shift_right<T>>(d, kClass);
   if (op == "mul" && d.take("hi")) return lanes<mul_hi<T>>(d, kClass);
   if (op == "mad" && d.take("hi")) return lanes<mad_hi<T>>(d, kClass);
-  if (op == "mul" && d.take("lo")) return lanes<mul_lo<T>>(d, kClass);
-  if (op == "mad" && d.take("lo")) return lanes<mad_lo<T>>(d, kClass);
+  if (op == "mul" && d.take("lo")) return lanes<mul_lo<U>>(d, kClass);
+  if (op == "mad" && d.take("lo")) return lanes<mad_lo<U>>(d, kClass);
   if constexpr (sizeof(T) < 8) {
     if (op == "mul" && d.take("wide")) return lanes<mul_wide<T>>(d, kClass);
     if (op == "mad" && d.take("wide")) return lanes<mad_wide<T>>(d, kClass);

@@ -19,7 +19,7 @@ int type_bytes(const std::string& t) {
   return *end == 0 && (bits == 8 || bits == 16 || bits == 32 || bits == 64 || bits == 128) ? int(bits / 8) : 0;
 }
 
-bool Decoder::take(const std::string& name) {
+bool Decoder::take(const char* name) {
   taken_.resize(modifiers.size());
   for (size_t i = 0; i < modifiers.size(); ++i)
     if (modifiers[i] == name) {
@@ -56,6 +56,12 @@ void Decoder::expect_operands(size_t least, size_t most) const {
   if (operands.size() < least || operands.size() > most)
     fail("expected " + std::to_string(least) + (most > least ? " to " + std::to_string(most) : std::string()) +
          " operands, found " + std::to_string(operands.size()));
+}
+
+void Decoder::registers(const int* bytes, size_t count) {
+  expect_operands(count, count);
+  in.args[0] = dest(operands[0], bytes[0]);
+  for (size_t i = 1; i < count; ++i) in.args[i] = source(operands[i], bytes[i]);
 }
 
 std::unique_ptr<Module> ModuleBuilder::build() {

@@ -89,9 +89,10 @@ TEST_F(BinaryConvCuda, UsesInt32AndSeveralChunksOfWordsWhereTheShapeNeedsThem) {
 
 TEST_F(BinaryConvCuda, ABlockThatTakesSeveralTilesKeepsItsFilters) {
   // One tile an image, and more images than blocks of any kernel: the counts of the filters' taps are made once a block.
-  const int64_t n = 2 * cuda_device().multiprocessor_count() + 1;
+  const cuda::Device& device = small_cuda_device();
+  const int64_t n = 2 * device.multiprocessor_count() + 1;
   const Conv2dShape s{n, 3, 3, 8, 66, 3, 3, 1, 1};
-  check_fwd<int16_t>(s, n, Operands(s, n, 9));
+  check_fwd<int16_t>(s, n, Operands(s, n, 9), device);
 }
 
 TEST_F(BinaryConvCuda, TheLargestSquaresDoNotOverflowTheirSums) {
@@ -104,17 +105,18 @@ TEST_F(BinaryConvCuda, TheLargestSquaresDoNotOverflowTheirSums) {
 
   // All products equal, |v| = 32,736: two tiles of squares fill the 32 bits of the mma kernels. Each block gets three or more
   // tiles, of 16 pixels, so that each lane has two; popc sums in 64 bits.
-  const int64_t n = 2 * cuda_device().multiprocessor_count() * 2 + 1, pixels = 16 * n;
+  const cuda::Device& device = small_cuda_device();
+  const int64_t n = 2 * device.multiprocessor_count() * 2 + 1, pixels = 16 * n;
   const Conv2dShape s{n, 2, 8, 32736, 2, 1, 1, 1, 0};
   std::vector<word_t> x(size_t(pixels * word_count(s.C)), 0xFFFFFFFFu), w(size_t(2 * word_count(s.C)), 0u);
   DeviceArray<word_t> device_x(x), device_w(w);
-  for (const char* kernel : cuda::binary_conv_kernel_names(cuda_device(), s)) {
+  for (const char* kernel : cuda::binary_conv_kernel_names(device, s)) {
     if (std::string(kernel) == "popc") continue;
     SCOPED_TRACE(kernel);
-    cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, kernel);
+    cuda::BinaryConvPlan plan = cuda::binary_conv_plan(device, s, kernel);
     DeviceArray<int16_t> v(s.output_count(n));
     DeviceArray<int64_t> sums(std::vector<int64_t>(4, 0));
-    cuda::binary_conv_fwd(cuda_device(), plan, v.data(), sums.data(), device_x.data(), device_w.data(), n, cuda_stream());
+    cuda::binary_conv_fwd(device, plan, v.data(), sums.data(), device_x.data(), device_w.data(), n, cuda_stream());
     const int64_t value = -s.C;
     expect_same_bits(
         sums.values(),
@@ -131,12 +133,13 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
                               {true, false, false, true, false, true, true},    {false, true, false, false, true, true, false},
                               {false, false, false, false, false, false, true}, {true, true, true, false, true, false, true}};
   // Ragged C and K, K whose bits share words and sectors, strides, 1x1, several tiles a block, several chunks of words.
-  const int64_t many = 2 * cuda_device().multiprocessor_count() + 3;
+  const int64_t many = 2 * small_cuda_device().multiprocessor_count() + 3;
   const Conv2dShape shapes[] = {{2, 9, 13, 40, 130, 3, 3, 1, 1}, {2, 8, 8, 64, 64, 3, 3, 1, 1},  {2, 7, 7, 33, 67, 3, 3, 2, 1},
                                 {3, 5, 6, 65, 36, 1, 1, 1, 0},   {2, 9, 1, 70, 256, 3, 3, 1, 1}, {many, 2, 3, 8, 65, 3, 3, 1, 1},
                                 {1, 3, 4, 3640, 5, 3, 3, 1, 1}};
   in_both_orders([&] {
     for (const Conv2dShape& s : shapes) {
+      const cuda::Device& device = s.N == many ? small_cuda_device() : cuda_device();
       const int64_t rows = s.output_count(s.N) / s.K, Cw = word_count(s.K);
       Operands in(s, s.N, 71);
       DeviceArray<word_t> x(in.x), w(in.w);
@@ -149,7 +152,7 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
         StoredArray shortcut(type, random_floats(rows * s.K, 80));
         for (const Variant& variant : variants) {
           // First batch_norm_apply behind popc, then each kernel that fuses.
-          std::vector<const char*> names = cuda::binary_conv_kernel_names(cuda_device(), s);
+          std::vector<const char*> names = cuda::binary_conv_kernel_names(device, s);
           std::rotate(names.begin(), names.end() - 1, names.end());  // popc first
           Guarded<float> y(0), affine(0);
           Guarded<int16_t> v(0);
@@ -158,7 +161,7 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
           for (const char* name : names) {
             SCOPED_TRACE(s.text() + "_" + cuda::type_suffix(type) + "_variant" + std::to_string(&variant - variants) + "__" +
                          name);
-            const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(cuda_device(), s, name);
+            const cuda::BinaryConvPlan plan = cuda::binary_conv_plan(device, s, name);
             const bool fuses = cuda::binary_conv_fuses_norm(plan);
             ASSERT_EQ(fuses, std::string(name) != "popc");
             StoredArray device_y(type, rows * s.K);
@@ -182,7 +185,7 @@ TEST_F(BinaryConvCuda, WithTheNormalisationGivesTheSameBitsAsOneAfterTheOther) {
                                                 variant.rprelu ? slope.data() : nullptr,
                                                 variant.rprelu ? bias2.data() : nullptr};
             const bool with_v = variant.v || !fuses;
-            cuda::binary_conv_norm_fwd(cuda_device(), plan, with_v ? device_v.data() : nullptr, device_y.data(), type,
+            cuda::binary_conv_norm_fwd(device, plan, with_v ? device_v.data() : nullptr, device_y.data(), type,
                                        variant.bits ? device_bits.data() : nullptr, norm, x.data(), w.data(), s.N, cuda_stream());
             if (!fuses) {
               y = device_y.values(), v = device_v.values(), affine = device_affine.values();

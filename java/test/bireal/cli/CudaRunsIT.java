@@ -58,7 +58,7 @@ class CudaRunsIT {
   private Ended run(String emulator, String... args) throws Exception {
     return Program.run(
         Emulator.options(),
-        Map.of("BIREAL_EMULATOR", "race_checks=0,exit_status=99," + emulator),
+        Map.of("BIREAL_EMULATOR", "race_checks=0,access_counters=0,exit_status=99," + emulator),
         args);
   }
 
