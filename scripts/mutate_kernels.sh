@@ -4,8 +4,8 @@
 # explained as equivalent, if an explained one is killed, or if one no longer applies or compiles.
 #   scripts/mutate_kernels.sh [--build DIR] [--count N] [--tested] [PATTERN]
 #     --count N   N mutants that must be noticed, evenly spread over the list: always the same ones, for scripts/test.sh
-#     --tested    the same tests have just passed on the kernels as they are: run only those of the first mutant on them again, to
-#                 see that kernels compiled like the mutants and read from a folder can pass
+#     --tested    the same tests have just passed on the kernels as they are: run only the first of their groups on them again, to
+#                 see that kernels read from a folder can pass
 #     PATTERN     only mutants whose file or title matches this regular expression
 set -euo pipefail
 cd "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")"
@@ -56,15 +56,14 @@ while IFS= read -r line || [[ -n $line ]]; do
   esac
 done < "$list"
 
-# compile_ptx SOURCE_ROOT NAME OUT: as native/cuda/compile_kernels.cmake does, but optimised less (-Xcicc -O1), which takes half as
-# long. SOURCE_ROOT is searched before native/.
+# compile_ptx SOURCE_ROOT NAME OUT: as native/cuda/compile_kernels.cmake does. SOURCE_ROOT is searched before native/.
 compile_ptx() {
   local source
   source=$(ls native/ops/*/"$2".cu)
   [[ -f $1/${source#native/} ]] && source=$1/${source#native/}
   local sm=75
   [[ $2 == *_sm80* ]] && sm=80
-  "$nvcc" -ptx -arch=compute_$sm -O3 -Xcicc -O1 --fmad=false -lineinfo -std=c++17 -I"$1" -Inative "$source" -o "$3"
+  "$nvcc" -ptx -arch=compute_$sm -O3 --fmad=false -lineinfo -std=c++17 -I"$1" -Inative "$source" -o "$3"
 }
 
 # run_tests FOLDER FILTER LOG: ends with the first check that fails, by a signal.
@@ -129,9 +128,9 @@ if [[ -n $limit ]]; then
   for (( j = 0; j < limit; ++j )); do chosen+=("${noticeable[$((j * ${#noticeable[@]} / limit))]}"); done
 fi
 
-# The kernels as they are, compiled like the mutants, must pass, or every mutant would count as killed.
+# The kernels as they are must pass, or every mutant would count as killed.
 original() {
-  run_tests "$work/kernels" "$1" "$2.log" && grep -qE 'PASSED  \] [1-9]' "$2.log" && : > "$2.passed"
+  run_tests "$images" "$1" "$2.log" && grep -qE 'PASSED  \] [1-9]' "$2.log" && : > "$2.passed"
 }
 
 jobs=0
@@ -141,19 +140,7 @@ in_turn() {  # COMMAND...: in the background, at most one for each core at a tim
   jobs=$((jobs + 1))
 }
 mapfile -t filters < <(for i in "${chosen[@]}"; do echo "${tests[$i]}"; done | sort -u)
-mapfile -t kernels < <(for i in "${chosen[@]}"; do echo "${compiles[$i]}"; done | tr ' ' '\n' | sort -u)
-if [[ $tested ]]; then
-  filters=("${tests[${chosen[0]}]}")
-  read -ra kernels <<< "${compiles[${chosen[0]}]}"
-fi
-mkdir "$work/kernels"
-ln -s "$images"/*.ptx "$work/kernels"
-for name in "${kernels[@]}"; do
-  rm "$work/kernels/$name.ptx"
-  in_turn compile_ptx native "$name" "$work/kernels/$name.ptx"
-done
-wait
-jobs=0
+[[ ! $tested ]] || filters=("${filters[0]}")
 for j in "${!filters[@]}"; do in_turn original "${filters[$j]}" "$work/original$j"; done
 for i in "${chosen[@]}"; do in_turn mutate "$i"; done
 wait
