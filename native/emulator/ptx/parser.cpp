@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <sstream>
 
 #include "emulator/ptx/machine.h"
 
@@ -268,9 +267,12 @@ void ModuleBuilder::instruction(const std::string& text, const std::string& retu
   size_t end = rest.find_first_of(" \t");
   std::string op = rest.substr(0, end);
   operands = end == std::string::npos ? std::vector<std::string>() : split_operands(rest.substr(end));
-  std::istringstream parts(op);
-  std::getline(parts, opcode, '.');
-  for (std::string m; std::getline(parts, m, '.');) modifiers.push_back(m);
+  size_t dot = op.find('.');
+  opcode = op.substr(0, dot);
+  for (size_t next; dot != std::string::npos; dot = next) {
+    next = op.find('.', dot + 1);
+    modifiers.push_back(op.substr(dot + 1, next - dot - 1));
+  }
   taken_.resize(modifiers.size());
   if (opcode == "call") return call(depth);
   bool known = control(return_label, depth) || decode_memory(*this) || decode_atomic(*this) || decode_convert(*this) ||
