@@ -42,9 +42,9 @@ struct Operand {
 
 constexpr int kMaxOperands = 18;
 
-struct Instruction {
+/// What every execution looks at fills the first of two cache lines.
+struct alignas(64) Instruction {
   Handler run = nullptr;
-  Operand args[kMaxOperands];
   int32_t guard = -1;  ///< predicate, or -1
   bool guard_negated = false;
   InstructionClass category = InstructionClass::kInteger;
@@ -56,6 +56,7 @@ struct Instruction {
   bool wide_data = false;       ///< the data registers have 64 bits
   int32_t target = -1;          ///< of a branch; index of a table
   int64_t offset = 0;           ///< added to the address
+  Operand args[kMaxOperands];
   int32_t place = 0;            ///< index into KernelCode::places
   int32_t ptx_line = 0;
 };
