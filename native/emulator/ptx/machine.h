@@ -182,7 +182,7 @@ struct Launch {
   uint32_t thread_count = 0;
   std::vector<std::unique_ptr<Region>> regions;
   std::vector<Region*> region_of_site;  ///< the last one that an instruction touched
-  std::vector<Executions> executions;  ///< of each instruction, as are the counts
+  std::vector<Executions> executions;   ///< of each instruction, as are the counts
   std::vector<InstructionCounts> counts;
   std::vector<Pattern> patterns;
   std::vector<Released> released;
@@ -253,6 +253,9 @@ void require_full_warp(Warp& warp, const Instruction& in, uint32_t mask, const c
 
 /// Copies of all groups but the newest `keep` land in shared memory.
 void finish_async_copies(Warp& warp, const Instruction& in, int lane, uint32_t keep, bool open_group_too);
+
+/// Gives registers new places, as few as can be, and takes the marks off the operands (registers.cpp). `wide`: those of 64 bits.
+void place_registers(KernelCode& code, const std::vector<Operand>& wide);
 
 // ---- control flow (launch.cpp)
 namespace control_flow {
