@@ -88,6 +88,7 @@ void ModuleBuilder::build_kernel(const Function& f) {
   table_fixes_.clear();
   constants_.clear();
   specials_.clear();
+  wide_registers_.clear();
   place_index_.clear();
   dynamic_shared_uses_.clear();
   label_scope_.clear();
@@ -149,6 +150,7 @@ void ModuleBuilder::build_kernel(const Function& f) {
       std::memcpy(at, &value, size_t(use.second));
     }
   kernel_->local_bytes = (kernel_->local_bytes + 15) / 16 * 16;
+  place_registers(*code_, wide_registers_);
   kernel_->code = code_;
   code_.reset();
 }
@@ -212,7 +214,9 @@ void ModuleBuilder::declare_registers(const std::string& text) {
       r.at = code_->predicate_count++;
     } else {
       r.at = code_->register_bytes;
+      if (bytes > 4) wide_registers_.push_back({r.at});
       code_->register_bytes += kLanes * (bytes <= 4 ? 4 : 8);
+      if (code_->register_bytes >= Operand::kWritten) fail("too many registers");
     }
     registers_.back()[name] = r;
   };
@@ -481,14 +485,14 @@ Operand ModuleBuilder::special(const std::string& name, int bytes) {
     code_->specials.emplace_back(s->second, code_->register_bytes);
     code_->register_bytes += kLanes * 4;
   }
-  return {at->second};
+  return {at->second | Operand::kRegister};
 }
 
 Operand ModuleBuilder::source(const std::string& text, int bytes) {
   if (const Register* r = find_register(text)) {
     if (r->bytes == 0) fail("predicate " + text + " where a value is expected");
     if ((r->bytes > 4) != (bytes > 4)) fail("register " + text + " has the wrong width");
-    return {r->at};
+    return {r->at | Operand::kRegister};
   }
   if (text[0] == '%') return special(text, bytes);
   if (text == "WARP_SZ") return constant(32, bytes);
@@ -512,7 +516,7 @@ Operand ModuleBuilder::dest(const std::string& text, int bytes) {
   const Register* r = find_register(text);
   if (!r || r->bytes == 0) fail("unknown register " + text);
   if ((r->bytes > 4) != (bytes > 4)) fail("register " + text + " has the wrong width");
-  return {r->at};
+  return {r->at | Operand::kMarks};
 }
 
 Operand ModuleBuilder::predicate_source(const std::string& text) {
