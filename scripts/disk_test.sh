@@ -28,7 +28,7 @@ runs_folder: $disk
 model: {network: birealnet, depth: 18, width: 8, classes: 4, stem: cifar}
 data: {dataset: synthetic, image_size: 16, mean: [0.5], std: [0.25], synthetic_train_images: 640, synthetic_test_images: 64, synthetic_classes: 4}
 optimizer: {lr: 2.0e-3, reference_batch: 8}
-train: {epochs: 6, batch: 8, micro_batch: 8, checkpoint_every_steps: 20, log_every_steps: 1}
+train: {epochs: 3, batch: 8, micro_batch: 8, checkpoint_every_steps: 20, log_every_steps: 1}
 YAML
 bireal=("$repo/scripts/bireal" train "$work/disk.yaml")
 output=$work/output
@@ -66,7 +66,7 @@ ended() {
 }
 fill() { dd if=/dev/zero of="$disk/filler" bs=1k 2>/dev/null && fail "the disk did not fill up"; true; }
 same() {
-  diff -r "$work/whole/checkpoints/step_00000480" "$disk/$1/checkpoints/step_00000480" || fail "$1: the final checkpoint differs"
+  diff -r "$work/whole/checkpoints/step_00000240" "$disk/$1/checkpoints/step_00000240" || fail "$1: the final checkpoint differs"
   diff "$work/whole/log.jsonl" "$disk/$1/log.jsonl" || fail "$1: the log differs"
 }
 
@@ -101,7 +101,7 @@ echo "disk_test: full disk to the end, on_checkpoint_failure: continue"
 start --set name=lost --set train.on_checkpoint_failure=continue
 fill
 kill -CONT "$pid"
-ended 1 "bireal: error: step 480 is lost: the newest good checkpoint is $disk/lost" "go on with"
+ended 1 "bireal: error: step 240 is lost: the newest good checkpoint is $disk/lost" "go on with"
 rm "$disk/filler"
 "${bireal[@]}" --set name=lost --set train.on_checkpoint_failure=continue --resume > "$output" 2>&1 || { cat "$output"; fail "the resume"; }
 same lost

@@ -102,7 +102,7 @@ kills() {  # kill -9, full disk, read-only folder
   quietly disk-test scripts/disk_test.sh
   cat target/test/kill-test.log target/test/disk-test.log
 }
-reference-cases() { scripts/bireal verify --failures java/test-resources/golden/*.json; }
+reference-cases() { BIREAL_JAVA_OPTS=-XX:TieredStopAtLevel=1 scripts/bireal verify --failures java/test-resources/golden/*.json; }
 traffic() {
   kernels "the traffic of a CUDA step" || return 0
   quietly traffic scripts/bench.sh traffic --side 128

@@ -18,7 +18,7 @@ namespace bireal::emulator {
 
 /// A loaded module: code, and its variables as memory that copies may name.
 struct LoadedModule {
-  std::unique_ptr<ptx::Module> code;
+  std::shared_ptr<const ptx::Module> code;
   std::vector<uint64_t> variables;
 };
 

@@ -225,10 +225,7 @@ inline Page& page_of(Launch& launch, Region& region, uint64_t address) {
   std::unique_ptr<Page>& page = region.pages[size_t(address / kPageBytes - region.first_page)];
   if (!page) {
     page = std::make_unique<Page>();
-    size_t granules = kPageBytes / launch.code->global_granule;
-    page->read.resize((granules + 63) / 64);
-    page->written.resize((granules + 63) / 64);
-    if (launch.cells_wanted) page->cells.resize(granules);
+    if (launch.cells_wanted) page->cells.resize(kPageBytes / launch.code->global_granule);
   }
   return *page;
 }
@@ -329,12 +326,12 @@ void check_global_races(Warp& warp, const Instruction& in, uint32_t mask, Region
 }
 
 /// What the launch touched, by granule.
-void mark_touched(Launch& launch, Region& region, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind) {
+void mark_touched(Launch& launch, Region& region, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind) {
   const int shift = __builtin_ctz(launch.code->global_granule);
   uint64_t page_number = ~0ull;
   Page* page = nullptr;
   for_lanes(mask, [&](int lane) {
-    uint64_t a = region.allocation.address + offset[lane];
+    uint64_t a = address[lane];
     if (a / kPageBytes != page_number) {
       page_number = a / kPageBytes;
       page = &page_of(launch, region, a);
@@ -344,6 +341,24 @@ void mark_touched(Launch& launch, Region& region, uint32_t mask, const uint64_t*
     if (kind != AccessKind::kWrite) page->read[first / 64] |= ones << (first % 64);
     if (is_write(kind)) page->written[first / 64] |= ones << (first % 64);
   });
+}
+
+/// The same of a run of bytes.
+void mark_run_touched(Launch& launch, Region& region, uint64_t address, uint64_t bytes, AccessKind kind) {
+  const int shift = __builtin_ctz(launch.code->global_granule);
+  while (bytes) {
+    const uint64_t in_page = address % kPageBytes, here = std::min(bytes, kPageBytes - in_page);
+    Page& page = page_of(launch, region, address);
+    for (uint64_t g = in_page >> shift, end = ((in_page + here - 1) >> shift) + 1; g < end;) {
+      const uint64_t from = g % 64, count = std::min(end - g, 64 - from);
+      const uint64_t ones = (~0ull >> (64 - count)) << from;
+      if (kind != AccessKind::kWrite) page.read[g / 64] |= ones;
+      if (is_write(kind)) page.written[g / 64] |= ones;
+      g += count;
+    }
+    address += here;
+    bytes -= here;
+  }
 }
 
 /// All lanes of `mask` are in `region`.
@@ -373,7 +388,7 @@ void access_region(Warp& warp, const Instruction& in, uint32_t mask, Region& reg
                  [&](int lane) { find(warp, in, lane, Check::kUninitialised, place(lane) + ", which nobody wrote"); });
     if (write) mark_lanes(allocation.initialised, offset, mask, bytes);
   }
-  mark_touched(launch, region, mask, offset, bytes, kind);
+  mark_touched(launch, region, mask, address, bytes, kind);
   if (launch.cells_wanted) check_global_races(warp, in, mask, region, offset, bytes, kind);
 }
 
@@ -402,7 +417,102 @@ void check_shared_races(Warp& warp, const Instruction& in, uint32_t mask, const 
   });
 }
 
+/// Are all accesses within `size` bytes from `begin`, and aligned? If so, tells their layout. Looks at all lanes.
+inline bool well_placed(const uint64_t* offset, uint32_t mask, uint64_t begin, uint64_t size, uint32_t bytes, Layout& layout) {
+  if (size < bytes) return false;
+  const int first = __builtin_ctz(mask);
+  const uint64_t from = offset[first], last = size - bytes;
+  uint64_t ones = begin, outside = 0, apart = 0, off_row = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const uint64_t o = offset[lane];
+    ones |= o;
+    outside |= o | (last - o);  // the top bit: below the first byte, or above the last offset
+    apart |= o ^ from;
+    off_row |= o ^ (from + uint64_t(lane) * bytes);
+  }
+  if (ones & (bytes - 1) || outside >> 63) return false;
+  const uint32_t run = mask >> first, count = uint32_t(__builtin_popcount(mask));
+  if (apart == 0) {
+    layout = Layout::kSame;
+  } else if (mask == kAllLanes) {
+    layout = off_row ? Layout::kScattered : Layout::kRow;
+  } else if (run & (run + 1)) {
+    layout = Layout::kScattered;
+  } else {
+    off_row = 0;
+    for (uint32_t i = 0; i < count; ++i) off_row |= offset[uint32_t(first) + i] ^ (from + uint64_t(i) * bytes);
+    layout = off_row ? Layout::kScattered : Layout::kRow;
+  }
+  return true;
+}
+
+/// Are these bytes of the map all 1?
+inline bool all_known(const uint8_t* map, size_t bytes) {
+  constexpr uint64_t kOnes = 0x0101010101010101ull;
+  uint64_t all = kOnes;
+  size_t i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, map + i, 8);
+    all &= word;
+  }
+  uint8_t rest = 1;
+  for (; i < bytes; ++i) rest &= map[i];
+  return all == kOnes && rest == 1;
+}
+
+/// Sees that all was written that is read, else returns false; what is written, is so from now on.
+inline bool pass_initialised(uint8_t* map, const uint64_t* offset, Layout layout, uint64_t from, size_t run, uint32_t bytes,
+                             AccessKind kind) {
+  const bool scattered = layout == Layout::kScattered;
+  if (kind != AccessKind::kWrite)
+    if (scattered ? unknown_lanes(map, offset, kAllLanes, bytes) != 0 : !all_known(map + from, run)) return false;
+  if (is_write(kind)) {
+    if (scattered)
+      mark_lanes(map, offset, kAllLanes, bytes);
+    else
+      std::memset(map + from, 1, run);
+  }
+  return true;
+}
+
 }  // namespace
+
+bool pass_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
+                 Layout& layout) {
+  Launch& launch = *warp.launch;
+  const size_t site = size_t(warp.current);
+  Region* region = launch.region_of_site[site];
+  if (!region) return false;
+  const Allocation& allocation = region->allocation;
+  uint64_t offset[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) offset[lane] = address[lane] - allocation.address;
+  if (!well_placed(offset, mask, allocation.address, allocation.bytes, bytes, layout)) return false;
+  if (is_write(kind) && allocation.read_only) return false;
+  const uint64_t from = offset[__builtin_ctz(mask)];
+  const size_t run = layout == Layout::kSame ? bytes : size_t(__builtin_popcount(mask)) * bytes;
+  if (allocation.initialised && !pass_initialised(allocation.initialised, offset, layout, from, run, bytes, kind)) return false;
+  if (layout == Layout::kScattered)
+    mark_touched(launch, *region, mask, address, bytes, kind);
+  else
+    mark_run_touched(launch, *region, allocation.address + from, run, kind);
+  if (launch.cells_wanted) check_global_races(warp, in, mask, *region, offset, bytes, kind);
+  if (launch.options->access_counters) count_sectors(launch, site, mask, address, bytes);
+  return true;
+}
+
+bool pass_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
+                 Layout& layout) {
+  Launch& launch = *warp.launch;
+  Block& block = *warp.block;
+  if (block.copies_in_flight || !well_placed(offset, mask, 0, block.shared.size(), bytes, layout)) return false;
+  const uint64_t from = offset[__builtin_ctz(mask)];
+  const size_t run = layout == Layout::kSame ? bytes : size_t(__builtin_popcount(mask)) * bytes;
+  if (!pass_initialised(block.shared_initialised.data(), offset, layout, from, run, bytes, kind)) return false;
+  if (launch.cells_wanted) check_shared_races(warp, in, mask, offset, bytes, kind);
+  if (launch.options->access_counters) count_banks(launch, size_t(warp.current), mask, offset, bytes);
+  return true;
+}
 
 void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
                    uint8_t** host) {

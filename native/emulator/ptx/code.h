@@ -38,13 +38,17 @@ struct Operand {
   static constexpr int32_t kNone = INT32_MAX;
   int32_t at = kNone;
   bool present() const { return at != kNone; }
+  // Until place_registers(), registers are told from predicates, and those that are written from those that are read.
+  static constexpr int32_t kRegister = 1 << 29, kWritten = 1 << 28, kMarks = kRegister | kWritten;
+  bool is_register() const { return at >= 0 && present() && at & kRegister; }
+  bool is_written() const { return at & kWritten; }
 };
 
 constexpr int kMaxOperands = 18;
 
-struct Instruction {
+/// What every execution looks at fills the first of two cache lines.
+struct alignas(64) Instruction {
   Handler run = nullptr;
-  Operand args[kMaxOperands];
   int32_t guard = -1;  ///< predicate, or -1
   bool guard_negated = false;
   InstructionClass category = InstructionClass::kInteger;
@@ -56,7 +60,8 @@ struct Instruction {
   bool wide_data = false;       ///< the data registers have 64 bits
   int32_t target = -1;          ///< of a branch; index of a table
   int64_t offset = 0;           ///< added to the address
-  int32_t place = 0;            ///< index into KernelCode::places
+  Operand args[kMaxOperands];
+  int32_t place = 0;  ///< index into KernelCode::places
   int32_t ptx_line = 0;
 };
 

@@ -24,11 +24,10 @@ void add(SharedTraffic& sum, const SharedTraffic& t) {
 }
 
 /// Sectors with at least one granule set.
-uint64_t sectors(const std::vector<uint64_t>& bits, uint32_t granule) {
-  uint64_t per_sector = kSectorBytes / granule, n = 0;
-  uint64_t ones = per_sector == 64 ? ~0ull : (1ull << per_sector) - 1;
+uint64_t sectors(const std::array<uint64_t, kPageBytes / 64>& bits, uint32_t granule) {
+  uint64_t per_sector = kSectorBytes / granule, n = 0;  // at most 32
   for (uint64_t word : bits)
-    for (uint64_t at = 0; at < 64; at += per_sector) n += (word >> at & ones) != 0;
+    for (; word; word >>= per_sector) n += (word & ((1ull << per_sector) - 1)) != 0;
   return n;
 }
 
@@ -156,11 +155,12 @@ Counters collect(const Launch& launch) {
   for (size_t pc = 0; pc < code.code.size(); ++pc) {
     const Instruction& in = code.code[pc];
     const InstructionCounts& c = launch.counts[pc];
-    result.warp_instructions += c.warps;
-    result.thread_instructions += c.threads;
-    result.by_class[size_t(in.category)] += c.threads;
+    const Executions& executions = launch.executions[pc];
+    result.warp_instructions += executions.warps;
+    result.thread_instructions += executions.threads;
+    result.by_class[size_t(in.category)] += executions.threads;
     LineCounters& line = lines[size_t(in.place)];
-    line.thread_instructions += c.threads;
+    line.thread_instructions += executions.threads;
     GlobalTraffic global;
     global.instructions = c.global_warps;
     global.bytes = c.bytes;
@@ -200,22 +200,27 @@ Counters collect(const Launch& launch) {
 }
 
 void report_touched(const Launch& launch) {
-  uint64_t granule = launch.code->global_granule, granules = kPageBytes / granule;
+  const uint64_t granule = launch.code->global_granule;
   for (const auto& region : launch.regions)
     for (bool write : {false, true}) {
       uint64_t begin = 0, end = 0;  // the run so far
       for (size_t p = 0; p < region->pages.size(); ++p) {
         if (!region->pages[p]) continue;
-        const std::vector<uint64_t>& bits = write ? region->pages[p]->written : region->pages[p]->read;
-        for (uint64_t g = 0; g < granules; ++g) {
-          if (!(bits[size_t(g / 64)] >> (g % 64) & 1)) continue;
-          uint64_t at = (region->first_page + p) * kPageBytes + g * granule;
-          if (at != end || begin == end) {
-            if (begin != end) launch.options->touched(begin, end - begin, write);
-            begin = at;
+        const auto& bits = write ? region->pages[p]->written : region->pages[p]->read;
+        const uint64_t page = (region->first_page + p) * kPageBytes;
+        for (size_t w = 0; w < bits.size(); ++w)
+          for (uint64_t word = bits[w]; word;) {
+            const int from = __builtin_ctzll(word);
+            const uint64_t zeros = ~(word >> from);
+            const int count = zeros ? __builtin_ctzll(zeros) : 64;
+            const uint64_t at = page + (w * 64 + uint64_t(from)) * granule;
+            if (at != end || begin == end) {
+              if (begin != end) launch.options->touched(begin, end - begin, write);
+              begin = at;
+            }
+            end = at + uint64_t(count) * granule;
+            word = from + count == 64 ? 0 : word >> (from + count) << (from + count);
           }
-          end = at + granule;
-        }
       }
       if (begin != end) launch.options->touched(begin, end - begin, write);
     }

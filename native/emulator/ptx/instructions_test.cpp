@@ -135,6 +135,49 @@ auto rounded(int mode, F f) {
   return r;
 }
 
+// Registers share places: one that is read at the loop's begin alone keeps its value through the loop's end, and a write whose
+// guard is false leaves the value that was there.
+TEST(PtxInstructions, RegistersKeepTheirValuesThroughLoopsAndGuards) {
+  const char* const text = R"(
+.version 9.0
+.target sm_80
+.address_size 64
+.visible .entry loop(.param .u64 loop_param_0)
+{
+  .reg .pred %p<3>;
+  .reg .b32 %r<9>;
+  .reg .b64 %rd<3>;
+  ld.param.u64 %rd1, [loop_param_0];
+  cvta.to.global.u64 %rd2, %rd1;
+  mov.u32 %r1, 7;
+  mov.u32 %r2, 0;
+  mov.u32 %r3, 0;
+  mov.u32 %r7, 3;
+$head:
+  add.s32 %r2, %r2, %r1;
+  setp.eq.u32 %p1, %r3, 100;
+  @%p1 bra $end;
+$end:
+  add.s32 %r4, %r3, 1;
+  mov.u32 %r5, 1000;
+  @%p1 mov.u32 %r7, 4;
+  mov.u32 %r3, %r4;
+  setp.lt.u32 %p2, %r3, 5;
+  @%p2 bra $head;
+  add.s32 %r6, %r2, %r5;
+  add.s32 %r8, %r6, %r7;
+  st.global.u32 [%rd2], %r8;
+  ret;
+}
+)";
+  Memory memory;
+  uint32_t* result = memory.get<uint32_t>(1);
+  std::unique_ptr<Module> module = parse(text);
+  const Kernel& kernel = module->kernel("loop");
+  launch(*module, kernel, {}, {}, 0, parameters(kernel, result), memory.options());
+  EXPECT_EQ(5u * 7 + 1000 + 3, *result);
+}
+
 TEST(PtxInstructions, Floats) {
   const int n = 400;
   auto a = nasty_floats(n, 3), b = nasty_floats(n, 4);

@@ -120,7 +120,7 @@ void report_stuck(Warp& warp) {
 bool run_warp(Warp& warp) {
   Launch& launch = *warp.launch;
   const Instruction* code = launch.code->code.data();
-  InstructionCounts* counts = launch.counts.data();
+  Executions* executions = launch.executions.data();
   uint64_t threads = 0;
   int64_t slice = 1 << 20;
   bool ran = false;
@@ -131,9 +131,9 @@ bool run_warp(Warp& warp) {
       const Instruction& in = code[pc];
       uint32_t mask = warp.mask;
       if (in.guard >= 0) mask &= warp.predicates[in.guard] ^ (in.guard_negated ? kAllLanes : 0u);
-      counts[pc].warps += 1;
+      executions[pc].warps += 1;
       unsigned active = unsigned(__builtin_popcount(mask));
-      counts[pc].threads += active;
+      executions[pc].threads += active;
       threads += active;
       warp.current = pc;
       warp.pc = pc + 1;
@@ -150,9 +150,13 @@ bool run_warp(Warp& warp) {
   return ran;
 }
 
+bool differs_by_block(Special s) { return s == Special::kCtaidX || s == Special::kCtaidY || s == Special::kCtaidZ; }
+
+/// Those that are the same in all blocks once, for the first.
 void fill_special(const Launch& launch, const Block& block, Warp& warp) {
   Dim3 shape = launch.block_shape;
   for (const auto& special : launch.code->specials) {
+    if (block.serial != 1 && !differs_by_block(special.first)) continue;
     uint32_t* slot = reinterpret_cast<uint32_t*>(warp.registers + special.second);
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
       uint32_t t = uint32_t(warp.thread(int(lane))), value = 0, below = (1u << lane) - 1;
@@ -314,6 +318,7 @@ Counters launch(const Module& module, const Kernel& kernel, Dim3 grid, Dim3 shap
   run.thread_count = uint32_t(threads);
   run.cells_wanted = options.race_checks;
   const KernelCode& code = *kernel.code;
+  run.executions.resize(code.code.size());
   run.counts.resize(code.code.size());
   run.region_of_site.resize(code.code.size());
 

@@ -1,5 +1,6 @@
 // The state of a running launch: warps, blocks, shared memory with its shadow, global memory with its shadow.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -126,9 +127,13 @@ struct Block {
   std::vector<uint8_t> fenced;  ///< by thread: a fence since the block began
 };
 
-/// Counts of one instruction over a launch.
-struct InstructionCounts {
+/// How often one instruction ran in a launch: every one counts, so these lie close together.
+struct Executions {
   uint64_t warps = 0, threads = 0;
+};
+
+/// What one instruction did to memory in a launch.
+struct InstructionCounts {
   uint64_t bytes = 0, sectors = 0, sectors_ideal = 0;  ///< global
   uint64_t global_warps = 0;
   uint64_t wavefronts = 0, wavefronts_ideal = 0, shared_warps = 0;  ///< shared
@@ -151,7 +156,7 @@ constexpr uint64_t kSectorBytes = 32;
 /// What a launch knows of 4096 bytes of global memory.
 struct Page {
   std::vector<AccessCell> cells;
-  std::vector<uint64_t> read, written;  ///< by granule, one bit each
+  std::array<uint64_t, kPageBytes / 64> read{}, written{};  ///< by granule, one bit each
 };
 
 /// An allocation, as one launch sees it.
@@ -177,6 +182,7 @@ struct Launch {
   uint32_t thread_count = 0;
   std::vector<std::unique_ptr<Region>> regions;
   std::vector<Region*> region_of_site;  ///< the last one that an instruction touched
+  std::vector<Executions> executions;   ///< of each instruction, as are the counts
   std::vector<InstructionCounts> counts;
   std::vector<Pattern> patterns;
   std::vector<Released> released;
@@ -197,6 +203,16 @@ std::string thread_name(const Launch& launch, uint32_t thread);
 
 enum class AccessKind : uint8_t { kRead, kWrite, kAtomic, kStrongRead, kNonCoherentRead };
 
+/// How the addresses of a warp's active lanes lie: anyhow, all the same, or one access behind the other from the first lane on.
+enum class Layout : uint8_t { kScattered, kSame, kRow };
+
+/// All that access_global() does, for a whole warp at a time, where there is nothing to find but races. False, and nothing done,
+/// where there may be: access_global() then tells what. Lanes outside `mask` hold the address of one that is in it.
+bool pass_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
+                 Layout& layout);
+/// The same of access_shared().
+bool pass_shared(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, AccessKind kind,
+                 Layout& layout);
 /// Checks `bytes` at `address` of the lanes in `mask` (bounds, alignment, initialised, races) and counts sectors. `host` gets
 /// where each lane's bytes lie. The caller stores after that.
 void access_global(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* address, uint32_t bytes, AccessKind kind,
@@ -237,6 +253,9 @@ void require_full_warp(Warp& warp, const Instruction& in, uint32_t mask, const c
 
 /// Copies of all groups but the newest `keep` land in shared memory.
 void finish_async_copies(Warp& warp, const Instruction& in, int lane, uint32_t keep, bool open_group_too);
+
+/// Gives registers new places, as few as can be, and takes the marks off the operands (registers.cpp). `wide`: those of 64 bits.
+void place_registers(KernelCode& code, const std::vector<Operand>& wide);
 
 // ---- control flow (launch.cpp)
 namespace control_flow {

@@ -75,7 +75,7 @@ uint64_t float_to_integer(Type to, Type from, double v, Rounding rounding) {
   if (v != v) return from == Type::kF64 || kTypeBits[int(to)] == 64 ? extend(to, 1ull << (kTypeBits[int(to)] - 1)) : 0;
   v = to_whole(v, rounding);
   if (v <= double(lowest(to))) return uint64_t(lowest(to));
-  if (v >= std::ldexp(1.0, kTypeBits[int(to)] - is_signed(to))) return largest(to);
+  if (v >= 2.0 * double(1ull << (kTypeBits[int(to)] - is_signed(to) - 1))) return largest(to);
   return is_signed(to) ? uint64_t(int64_t(v)) : uint64_t(v);
 }
 

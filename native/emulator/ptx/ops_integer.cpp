@@ -286,26 +286,28 @@ void predicate_logic(Warp& warp, const Instruction& in, uint32_t mask) {
 }
 
 /// mov.b32 d, {a, b} and wider: elements of `bytes`, the first the lowest.
+template <class S>
 void pack(Warp& warp, const Instruction& in, uint32_t mask) {
-  for_lanes(mask, [&](int lane) {
-    uint64_t value = 0;
-    for (int i = 0; i < in.count; ++i) {
-      uint64_t element = in.bytes == 8 ? warp.in<uint64_t>(in.args[1 + i])[lane] : warp.in<uint32_t>(in.args[1 + i])[lane];
-      if (in.bytes < 8) element &= (1ull << (8 * in.bytes)) - 1;
-      value |= element << (8 * in.bytes * i);
-    }
-    if (in.wide_data)
-      warp.out<uint64_t>(in.args[0])[lane] = value;
-    else
-      warp.out<uint32_t>(in.args[0])[lane] = uint32_t(value);
-  });
+  S value[kLanes] = {};
+  const uint32_t keep = ~0u >> (32 - 8 * in.bytes);  // at most 4 bytes
+  for (int i = 0; i < in.count; ++i) {
+    const uint32_t* element = warp.in<uint32_t>(in.args[1 + i]);
+    const int shift = 8 * in.bytes * i;
+    for (int lane = 0; lane < kLanes; ++lane) value[lane] |= S(element[lane] & keep) << shift;
+  }
+  keep_lanes(warp.out<S>(in.args[0]), value, mask);
 }
+template <class S>
 void unpack(Warp& warp, const Instruction& in, uint32_t mask) {
-  for_lanes(mask, [&](int lane) {
-    uint64_t value = in.wide_data ? warp.in<uint64_t>(in.args[0])[lane] : warp.in<uint32_t>(in.args[0])[lane];
-    for (int i = 0; i < in.count; ++i)
-      if (in.args[1 + i].present()) warp.out<uint32_t>(in.args[1 + i])[lane] = uint32_t(value >> (8 * in.bytes * i));
-  });
+  S value[kLanes];  // a part may lie where the whole does
+  std::memcpy(value, warp.in<S>(in.args[0]), sizeof value);
+  for (int i = 0; i < in.count; ++i) {
+    if (!in.args[1 + i].present()) continue;
+    uint32_t part[kLanes];
+    const int shift = 8 * in.bytes * i;
+    for (int lane = 0; lane < kLanes; ++lane) part[lane] = uint32_t(value[lane] >> shift);
+    keep_lanes(warp.out<uint32_t>(in.args[1 + i]), part, mask);
+  }
 }
 
 bool decode_move(Decoder& d) {
@@ -331,7 +333,10 @@ bool decode_move(Decoder& d) {
     d.in.wide_data = bytes > 4;
     d.in.args[0] = packs ? d.dest(d.operands[0], bytes) : d.source(d.operands[1], bytes);
     for (size_t i = 0; i < parts.size(); ++i) d.in.args[1 + i] = packs ? d.source(parts[i], element) : d.dest(parts[i], element);
-    d.in.run = packs ? pack : unpack;
+    if (d.in.wide_data)
+      d.in.run = packs ? pack<uint64_t> : unpack<uint64_t>;
+    else
+      d.in.run = packs ? pack<uint32_t> : unpack<uint32_t>;
     d.in.bytes = uint8_t(element);
     return true;
   }

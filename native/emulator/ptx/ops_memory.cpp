@@ -8,22 +8,33 @@ namespace bireal::ptx {
 
 namespace {
 
-/// The address of each lane: register (32 or 64 bits) plus offset.
+/// The address of each lane: register (32 or 64 bits) plus offset. Lanes outside `mask` get that of its first.
 inline void addresses(Warp& warp, const Instruction& in, uint32_t mask, int index, uint64_t* out) {
   if (in.wide_address) {
     const uint64_t* base = warp.in<uint64_t>(in.args[index]);
     uint64_t offset = uint64_t(in.offset);
-    for_lanes(mask, [&](int lane) { out[lane] = base[lane] + offset; });
+    for (int lane = 0; lane < kLanes; ++lane) out[lane] = base[lane] + offset;
   } else {
     const uint32_t* base = warp.in<uint32_t>(in.args[index]);
     uint32_t offset = uint32_t(in.offset);
-    for_lanes(mask, [&](int lane) { out[lane] = uint32_t(base[lane] + offset); });
+    for (int lane = 0; lane < kLanes; ++lane) out[lane] = uint32_t(base[lane] + offset);
   }
+  if (mask == kAllLanes) return;
+  const uint64_t first = out[__builtin_ctz(mask)];
+  for (int lane = 0; lane < kLanes; ++lane) out[lane] = mask >> lane & 1 ? out[lane] : first;
 }
 
 std::string at_byte(uint64_t offset, uint64_t size) {
   return " at byte " + std::to_string(int64_t(offset)) + " of " + std::to_string(size);
 }
+
+/// Where the bytes of each lane lie, from `base` on.
+struct Places {
+  uint64_t base = 0;
+  uint64_t address[kLanes];
+  Layout layout = Layout::kScattered;
+  uint8_t* operator[](int lane) const { return reinterpret_cast<uint8_t*>(base + address[lane]); }
+};
 
 void access_local(Warp& warp, const Instruction& in, uint32_t mask, const uint64_t* offset, uint32_t bytes, uint8_t** host) {
   uint64_t size = warp.launch->kernel->local_bytes;
@@ -86,6 +97,33 @@ void access(Warp& warp, const Instruction& in, uint32_t mask, uint64_t* address,
   if (parameter) access_parameter(warp, in, parameter, offset, bytes, write, host);
 }
 
+/// The same for an instruction whose address is its first operand.
+void access_places(Warp& warp, const Instruction& in, uint32_t mask, AccessKind kind, Places& places) {
+  const uint32_t bytes = uint32_t(in.bytes) * in.count;
+  addresses(warp, in, mask, 0, places.address);
+  if (in.space == Space::kGlobal || in.space == Space::kConstant) {
+    if (pass_global(warp, in, mask, places.address, bytes, kind, places.layout)) return;
+  } else if (in.space == Space::kShared) {
+    if (pass_shared(warp, in, mask, places.address, bytes, kind, places.layout)) {
+      places.base = reinterpret_cast<uint64_t>(warp.block->shared.data());
+      return;
+    }
+  } else if (in.space == Space::kParameter && kind == AccessKind::kRead) {
+    const uint64_t from = places.address[0], size = warp.launch->parameter_bytes;
+    uint64_t apart = 0;
+    for (int lane = 0; lane < kLanes; ++lane) apart |= places.address[lane] ^ from;
+    if (!apart && from % bytes == 0 && size >= bytes && from <= size - bytes) {
+      places.base = reinterpret_cast<uint64_t>(warp.launch->parameters);
+      places.layout = Layout::kSame;
+      return;
+    }
+  }
+  uint8_t* host[kLanes];
+  access(warp, in, mask, places.address, bytes, kind, host);
+  places.layout = Layout::kScattered;
+  for_lanes(mask, [&](int lane) { places.address[lane] = reinterpret_cast<uint64_t>(host[lane]); });
+}
+
 enum LoadMode : uint8_t { kPlain, kStrong, kNonCoherent };
 constexpr uint8_t kSigned = 1;
 
@@ -98,23 +136,29 @@ inline T read_as(const uint8_t* p) {
 
 /// Element type T (its sign extends), slot type S.
 template <class T, class S>
-void copy_in(Warp& warp, const Instruction& in, uint32_t mask, uint8_t* const* host) {
+void copy_in(Warp& warp, const Instruction& in, uint32_t mask, const Places& places) {
   for (int i = 0; i < in.count; ++i) {
     if (!in.args[1 + i].present()) continue;
     S* d = warp.out<S>(in.args[1 + i]);
     size_t at = size_t(i) * sizeof(T);
-    for_lanes(mask, [&](int lane) { d[lane] = S(read_as<T>(host[lane] + at)); });
+    if (places.layout == Layout::kSame) {
+      const S value = S(read_as<T>(places[__builtin_ctz(mask)] + at));
+      for_lanes(mask, [&](int lane) { d[lane] = value; });
+    } else if (places.layout == Layout::kRow && in.count == 1 && mask == kAllLanes) {
+      const uint8_t* row = places[0];
+      for (int lane = 0; lane < kLanes; ++lane) d[lane] = S(read_as<T>(row + size_t(lane) * sizeof(T)));
+    } else {
+      for_lanes(mask, [&](int lane) { d[lane] = S(read_as<T>(places[lane] + at)); });
+    }
   }
 }
 
 void load(Warp& warp, const Instruction& in, uint32_t mask) {
-  uint64_t address[kLanes];
-  uint8_t* host[kLanes];
-  addresses(warp, in, mask, 0, address);
   AccessKind kind = in.mode == kStrong        ? AccessKind::kStrongRead
                     : in.mode == kNonCoherent ? AccessKind::kNonCoherentRead
                                               : AccessKind::kRead;
-  access(warp, in, mask, address, uint32_t(in.bytes) * in.count, kind, host);
+  Places host;
+  access_places(warp, in, mask, kind, host);
   bool sign = in.flags & kSigned;
   if (in.wide_data) {
     switch (in.bytes) {
@@ -143,11 +187,15 @@ void load_parameter_uniform(Warp& warp, const Instruction& in, uint32_t mask) {
 }
 
 void store(Warp& warp, const Instruction& in, uint32_t mask) {
-  uint64_t address[kLanes];
-  uint8_t* host[kLanes];
-  addresses(warp, in, mask, 0, address);
-  access(warp, in, mask, address, uint32_t(in.bytes) * in.count, in.mode == kStrong ? AccessKind::kAtomic : AccessKind::kWrite,
-         host);
+  Places host;
+  access_places(warp, in, mask, in.mode == kStrong ? AccessKind::kAtomic : AccessKind::kWrite, host);
+  if (host.layout == Layout::kRow && mask == kAllLanes && in.count == 1 && in.bytes == (in.wide_data ? 8 : 4)) {
+    if (in.wide_data)
+      std::memcpy(host[0], warp.in<uint64_t>(in.args[1]), kLanes * 8);
+    else
+      std::memcpy(host[0], warp.in<uint32_t>(in.args[1]), kLanes * 4);
+    return;
+  }
   bool reverse = warp.launch->options->reverse;
   for (int i = 0; i < in.count; ++i) {
     size_t at = size_t(i) * in.bytes, slot = in.wide_data ? 8 : 4;

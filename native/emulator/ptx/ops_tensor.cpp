@@ -49,12 +49,18 @@ void multiply(Warp& warp, const Instruction& in, uint32_t mask) {
     for (int lane = 0; lane < kLanes; ++lane) b[lane / 4][lane % 4 + 4 * r] = source[lane];
   }
   Sum sums[16][8];
-  for (int row = 0; row < rows; ++row)
-    for (int column = 0; column < 8; ++column) {
-      Sum sum = 0;
-      for (int w = 0; w < words; ++w) sum += Dot(a[row][w], b[column][w]);
-      sums[row][column] = sum;
-    }
+  auto dot = [&](auto count) {  // known, so that the loop is none
+    for (int row = 0; row < rows; ++row)
+      for (int column = 0; column < 8; ++column) {
+        Sum sum = 0;
+        for (int w = 0; w < count; ++w) sum += Dot(a[row][w], b[column][w]);
+        sums[row][column] = sum;
+      }
+  };
+  if (words == 4)
+    dot(std::integral_constant<int, 4>());
+  else
+    dot(std::integral_constant<int, 8>());
   const int c_first = d_count + a_count + b_count;
   for (int i = 0; i < d_count; ++i) {
     const uint32_t* c = warp.in<uint32_t>(in.args[c_first + i]);

@@ -18,41 +18,41 @@ std::string hex(uint32_t value) {
 
 enum ShuffleMode : uint8_t { kUp, kDown, kButterfly, kIndex };
 
-void shuffle_now(Warp& warp, const Instruction& in, uint32_t lanes) {
+template <ShuffleMode M>
+void shuffle_as(Warp& warp, const Instruction& in, uint32_t lanes) {
   const uint32_t *a = warp.in<uint32_t>(in.args[2]), *b = warp.in<uint32_t>(in.args[3]), *c = warp.in<uint32_t>(in.args[4]);
-  uint32_t* d = warp.out<uint32_t>(in.args[0]);
+  int from[kLanes], inside[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int by = int(b[lane] & 31), segment = int(c[lane] >> 8 & 31), clamp = int(c[lane] & 31);
+    const int highest = (lane & segment) | (clamp & ~segment), lowest = lane & segment;
+    const int wanted = M == kUp ? lane - by : M == kDown ? lane + by : M == kButterfly ? lane ^ by : lowest | (by & ~segment);
+    inside[lane] = M == kUp ? wanted >= highest : wanted <= highest;
+    from[lane] = inside[lane] ? wanted : lane;
+  }
+  if (lanes != kAllLanes)
+    for_set_lanes(lanes, [&](int lane) {
+      if (!(lanes >> from[lane] & 1))
+        find(warp, in, lane, Check::kInactiveLane,
+             "shfl.sync reads lane " + std::to_string(from[lane]) + ", which does not take part (lanes " + hex(lanes) + ")");
+    });
   uint32_t result[kLanes], valid = 0;
-  for_lanes(lanes, [&](int lane) {
-    int by = int(b[lane] & 31), segment = int(c[lane] >> 8 & 31), clamp = int(c[lane] & 31);
-    int highest = (lane & segment) | (clamp & ~segment), lowest = lane & segment, from = lane;
-    bool inside = false;
-    switch (ShuffleMode(in.mode)) {
-      case kUp:
-        from = lane - by;
-        inside = from >= highest;
-        break;
-      case kDown:
-        from = lane + by;
-        inside = from <= highest;
-        break;
-      case kButterfly:
-        from = lane ^ by;
-        inside = from <= highest;
-        break;
-      case kIndex:
-        from = lowest | (by & ~segment);
-        inside = from <= highest;
-        break;
-    }
-    if (!inside) from = lane;
-    if (!(lanes >> from & 1))
-      find(warp, in, lane, Check::kInactiveLane,
-           "shfl.sync reads lane " + std::to_string(from) + ", which does not take part (lanes " + hex(lanes) + ")");
-    result[lane] = a[from];
-    valid |= uint32_t(inside) << lane;
-  });
-  if (in.args[0].present()) for_lanes(lanes, [&](int lane) { d[lane] = result[lane]; });
+  for (int lane = 0; lane < kLanes; ++lane) {
+    result[lane] = a[from[lane]];
+    valid |= uint32_t(inside[lane]) << lane;
+  }
+  if (in.args[0].present()) {
+    uint32_t* d = warp.out<uint32_t>(in.args[0]);
+    for_lanes(lanes, [&](int lane) { d[lane] = result[lane]; });
+  }
   warp.set_predicate(in.args[1], lanes, valid);
+}
+void shuffle_now(Warp& warp, const Instruction& in, uint32_t lanes) {
+  switch (ShuffleMode(in.mode)) {
+    case kUp: return shuffle_as<kUp>(warp, in, lanes);
+    case kDown: return shuffle_as<kDown>(warp, in, lanes);
+    case kButterfly: return shuffle_as<kButterfly>(warp, in, lanes);
+    case kIndex: return shuffle_as<kIndex>(warp, in, lanes);
+  }
 }
 void shuffle(Warp& warp, const Instruction& in, uint32_t mask) { arrive_sync(warp, in, mask, in.args[5], shuffle_now); }
 

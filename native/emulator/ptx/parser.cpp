@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <sstream>
 
 #include "emulator/ptx/machine.h"
 
@@ -89,6 +88,7 @@ void ModuleBuilder::build_kernel(const Function& f) {
   table_fixes_.clear();
   constants_.clear();
   specials_.clear();
+  wide_registers_.clear();
   place_index_.clear();
   dynamic_shared_uses_.clear();
   label_scope_.clear();
@@ -150,6 +150,7 @@ void ModuleBuilder::build_kernel(const Function& f) {
       std::memcpy(at, &value, size_t(use.second));
     }
   kernel_->local_bytes = (kernel_->local_bytes + 15) / 16 * 16;
+  place_registers(*code_, wide_registers_);
   kernel_->code = code_;
   code_.reset();
 }
@@ -213,7 +214,9 @@ void ModuleBuilder::declare_registers(const std::string& text) {
       r.at = code_->predicate_count++;
     } else {
       r.at = code_->register_bytes;
+      if (bytes > 4) wide_registers_.push_back({r.at});
       code_->register_bytes += kLanes * (bytes <= 4 ? 4 : 8);
+      if (code_->register_bytes >= Operand::kWritten) fail("too many registers");
     }
     registers_.back()[name] = r;
   };
@@ -268,9 +271,12 @@ void ModuleBuilder::instruction(const std::string& text, const std::string& retu
   size_t end = rest.find_first_of(" \t");
   std::string op = rest.substr(0, end);
   operands = end == std::string::npos ? std::vector<std::string>() : split_operands(rest.substr(end));
-  std::istringstream parts(op);
-  std::getline(parts, opcode, '.');
-  for (std::string m; std::getline(parts, m, '.');) modifiers.push_back(m);
+  size_t dot = op.find('.');
+  opcode = op.substr(0, dot);
+  for (size_t next; dot != std::string::npos; dot = next) {
+    next = op.find('.', dot + 1);
+    modifiers.push_back(op.substr(dot + 1, next - dot - 1));
+  }
   taken_.resize(modifiers.size());
   if (opcode == "call") return call(depth);
   bool known = control(return_label, depth) || decode_memory(*this) || decode_atomic(*this) || decode_convert(*this) ||
@@ -479,14 +485,14 @@ Operand ModuleBuilder::special(const std::string& name, int bytes) {
     code_->specials.emplace_back(s->second, code_->register_bytes);
     code_->register_bytes += kLanes * 4;
   }
-  return {at->second};
+  return {at->second | Operand::kRegister};
 }
 
 Operand ModuleBuilder::source(const std::string& text, int bytes) {
   if (const Register* r = find_register(text)) {
     if (r->bytes == 0) fail("predicate " + text + " where a value is expected");
     if ((r->bytes > 4) != (bytes > 4)) fail("register " + text + " has the wrong width");
-    return {r->at};
+    return {r->at | Operand::kRegister};
   }
   if (text[0] == '%') return special(text, bytes);
   if (text == "WARP_SZ") return constant(32, bytes);
@@ -510,7 +516,7 @@ Operand ModuleBuilder::dest(const std::string& text, int bytes) {
   const Register* r = find_register(text);
   if (!r || r->bytes == 0) fail("unknown register " + text);
   if ((r->bytes > 4) != (bytes > 4)) fail("register " + text + " has the wrong width");
-  return {r->at};
+  return {r->at | Operand::kMarks};
 }
 
 Operand ModuleBuilder::predicate_source(const std::string& text) {

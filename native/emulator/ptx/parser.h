@@ -127,6 +127,7 @@ class ModuleBuilder : public Decoder {
   std::vector<std::pair<size_t, std::vector<std::string>>> table_fixes_;
   std::map<std::pair<uint64_t, int>, int32_t> constants_;
   std::map<int, int32_t> specials_;
+  std::vector<Operand> wide_registers_;
   std::map<Place, int32_t> place_index_;
   std::string label_scope_;
   int inline_count_ = 0;

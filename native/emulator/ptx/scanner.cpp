@@ -2,14 +2,15 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <sstream>
 
 #include "emulator/ptx/parser.h"
 
 namespace bireal::ptx {
 
+static constexpr char kBlanks[] = " \t\r\n";
+
 std::string trim(const std::string& s) {
-  size_t a = s.find_first_not_of(" \t\r\n"), b = s.find_last_not_of(" \t\r\n");
+  size_t a = s.find_first_not_of(kBlanks), b = s.find_last_not_of(kBlanks);
   return a == std::string::npos ? "" : s.substr(a, b - a + 1);
 }
 
@@ -33,10 +34,14 @@ std::vector<std::string> split_operands(const std::string& text) {
 }
 
 std::vector<std::string> words(const std::string& text) {
-  std::istringstream stream(text);
   std::vector<std::string> result;
-  for (std::string w; stream >> w;) result.push_back(w);
-  return result;
+  for (size_t end = 0;;) {
+    const size_t begin = text.find_first_not_of(kBlanks, end);
+    if (begin == std::string::npos) return result;
+    end = text.find_first_of(kBlanks, begin);
+    result.push_back(text.substr(begin, end - begin));
+    if (end == std::string::npos) return result;
+  }
 }
 
 bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
@@ -44,7 +49,7 @@ bool starts_with(const std::string& s, const char* prefix) { return s.rfind(pref
 /// Cuts the text into statements; collects functions; runs the module-level ones.
 void ModuleBuilder::scan(const std::string& text) {
   module_ = std::make_unique<Module>();
-  std::string token;
+  std::string token;  // without blanks at its front
   int line = 1, token_line = 1, depth = 0, operand_braces = 0;
   bool in_function = false;
   int location = 0;
@@ -54,7 +59,7 @@ void ModuleBuilder::scan(const std::string& text) {
     s.text = trim(token);
     s.line = token_line;
     s.location = location;
-    statements_.push_back(s);
+    statements_.push_back(std::move(s));
     token.clear();
   };
   auto directive_line = [&](const std::string& t) {
@@ -104,16 +109,18 @@ void ModuleBuilder::scan(const std::string& text) {
       continue;
     }
     if (c == '\n') {
-      std::string t = trim(token);
-      if (starts_with(t, ".section")) break;  // debug information: nothing executable follows
-      if (directive_line(t))
+      if (starts_with(token, ".section")) break;  // debug information: nothing executable follows
+      if (!token.empty() && token[0] == '.' && directive_line(trim(token)))
         token.clear();
-      else
+      else if (!token.empty())
         token += ' ';
       ++line;
       continue;
     }
-    if (trim(token).empty()) token_line = line;
+    if (token.empty()) {
+      token_line = line;
+      if (c == ' ' || c == '\t' || c == '\r') continue;
+    }
     if (!in_function) {
       if (c == '{') {
         std::string t = trim(token);
@@ -155,7 +162,7 @@ void ModuleBuilder::scan(const std::string& text) {
       continue;
     }
     if (c == '{') {
-      if (trim(token).empty()) {
+      if (token.empty()) {
         ++depth;
         flush(Statement::kOpen);
         continue;
@@ -178,7 +185,7 @@ void ModuleBuilder::scan(const std::string& text) {
     } else if (c == ';') {
       flush(Statement::kText);
       continue;
-    } else if (c == ':' && operand_braces == 0 && trim(token).find(' ') == std::string::npos && !trim(token).empty() &&
+    } else if (c == ':' && operand_braces == 0 && trim(token).find(' ') == std::string::npos && !token.empty() &&
                (i + 1 >= text.size() || text[i + 1] != ':')) {
       flush(Statement::kLabel);
       continue;
@@ -196,7 +203,10 @@ void ModuleBuilder::scan(const std::string& text) {
 int ModuleBuilder::add_location(const std::string& text) {
   auto read = [](const std::string& numbers) {
     Location l;
-    std::istringstream(numbers) >> l.file >> l.line >> l.column;
+    char* end = nullptr;
+    l.file = int(strtol(numbers.c_str(), &end, 10));
+    l.line = int(strtol(end, &end, 10));
+    l.column = int(strtol(end, &end, 10));
     return l;
   };
   locations_.emplace_back(read(text.substr(4)), Location());

@@ -102,7 +102,7 @@ class ExitCodeIT {
   @Test
   void signalsSaveACheckpointFromWhichTheRunEndsInTheSameBits() throws Exception {
     String config = config().toString();
-    String[] longer = {"--set", "train.epochs=60"};
+    String[] longer = {"--set", "train.epochs=20"};
     assertEnds(0, run("train", config, longer[0], longer[1], "--set", "name=whole"));
     for (String signal : List.of("INT", "TERM")) {
       Process process =
@@ -119,10 +119,12 @@ class ExitCodeIT {
       for (int i = 0; i < 600 && !(Files.exists(log) && Files.size(log) > 0); i++) {
         Thread.sleep(20);
       }
+      kill("STOP", process); // so that it has not ended before the other one has looked
       Ended second =
           run("train", config, longer[0], longer[1], "--set", "name=" + signal, "--resume");
       assertEnds(2, second, Long.toString(process.pid()));
-      new ProcessBuilder("kill", "-" + signal, Long.toString(process.pid())).start().waitFor();
+      kill(signal, process);
+      kill("CONT", process);
       assertEnds(
           signal.equals("INT") ? 130 : 143,
           Program.end(process),
@@ -132,10 +134,15 @@ class ExitCodeIT {
       assertEnds(
           0,
           run("train", config, longer[0], longer[1], "--set", "name=" + signal, "--resume"),
-          "is trained: 480 steps");
+          "is trained: 160 steps");
       assertEquals(newest("whole"), newest(signal));
       assertEquals(Files.readString(folder.resolve("runs/whole/log.jsonl")), Files.readString(log));
     }
+  }
+
+  private static void kill(String signal, Process process) throws Exception {
+    String pid = Long.toString(process.pid());
+    assertEquals(0, new ProcessBuilder("kill", "-" + signal, pid).start().waitFor(), signal);
   }
 
   @Test

@@ -58,6 +58,17 @@ class LauncherTest {
   }
 
   @Test
+  void theVersionStandsInTheJdksFileWhereThereIsOne() throws Exception {
+    build("0.1.0");
+    standInForJava("17.0.15");
+    Path release = folder.resolve("jdk/release");
+    Files.writeString(release, "IMPLEMENTOR=\"x\"\nJAVA_VERSION=\"25.0.1\"\n");
+    assertEquals("--enable-native-access=ALL-UNNAMED", run(launcher).lines.get(0));
+    Files.writeString(release, "IMPLEMENTOR=\"x\"\n");
+    assertEquals("-jar", run(launcher).lines.get(0));
+  }
+
+  @Test
   void furtherJavaOptionsComeFromTheEnvironment() throws Exception {
     build("0.1.0");
     standInForJava("21.0.2");
