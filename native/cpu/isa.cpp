@@ -34,6 +34,9 @@ bool may_use_tiles() {
 }  // namespace
 
 Isa detect_isa() {
+#ifdef BIREAL_EMULATED_ISA  // CMake's BIREAL_EMULATE_ISA: the sources for it are compiled for AVX2
+  return Isa::BIREAL_EMULATED_ISA;
+#endif
   __builtin_cpu_init();
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -14,6 +14,8 @@ struct Avx2 {
   BIREAL_INLINE V ones16() { return _mm256_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm256_load_si256((const V*)p); }
   BIREAL_INLINE void store(void* p, V v) { _mm256_store_si256((V*)p, v); }
+  /// In a register from here on: gcc 12 would load it again for each use.
+  BIREAL_INLINE void keep(V& v) { asm("" : "+x"(v)); }
   // 8 sums, 4 of three bytes, 2 weights, a table and a product are all 16 registers. gcc 12 orders intrinsics so that it needs
   // more.
   BIREAL_INLINE void shuffle(V& sum, V table, V index) {

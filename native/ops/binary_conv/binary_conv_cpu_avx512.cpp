@@ -14,6 +14,11 @@ struct Avx512 {
   BIREAL_INLINE V ones16() { return _mm512_set1_epi16(1); }
   BIREAL_INLINE V load(const void* p) { return _mm512_load_si512(p); }
   BIREAL_INLINE void store(void* p, V v) { _mm512_store_si512(p, v); }
+  BIREAL_INLINE void keep([[maybe_unused]] V& v) {
+#ifdef __AVX512F__  // not where it is emulated (native/testing/emulated)
+    asm("" : "+v"(v));
+#endif
+  }
   BIREAL_INLINE void shuffle(V& sum, V table, V index) { sum = _mm512_shuffle_epi8(table, index); }
   BIREAL_INLINE void add_shuffled(V& sum, V table, V index) { sum = _mm512_add_epi8(sum, _mm512_shuffle_epi8(table, index)); }
   BIREAL_INLINE void add_halves(V& low, V& high, V bytes) {

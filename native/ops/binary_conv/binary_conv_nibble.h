@@ -86,7 +86,7 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
       w[j] = Vec::load(weights + step * Vec::kBytes + j * vector_stride);
-      asm("" : "+x"(w[j]));
+      Vec::keep(w[j]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i) {
