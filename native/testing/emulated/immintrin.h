@@ -129,6 +129,13 @@ inline void multiply_tiles(Tile& sum, const Tile& a, const Tile& b) {
   (bireal::emulated::load<__m256, float>(mask, reinterpret_cast<const char*>(&(v)) + 32 * (part)))
 #define _mm512_maskz_srlv_epi32(mask, v, by) simde_mm512_maskz_mov_epi32(mask, simde_mm512_srlv_epi32(v, by))
 #define _mm512_mask_cmp_ps_mask(mask, a, b, how) simde__mmask16((mask)&simde_mm512_cmp_ps_mask(a, b, how))
+#define _mm512_maskz_slli_epi32(mask, v, by) simde_mm512_maskz_mov_epi32(mask, simde_mm512_slli_epi32(v, by))
+#define _mm512_maskz_srli_epi32(mask, v, by) simde_mm512_maskz_mov_epi32(mask, simde_mm512_srli_epi32(v, by))
+#define _mm512_maskz_srai_epi32(mask, v, by) (bireal::emulated::shift_right(mask, v, by))
+#define _mm512_maskz_srli_epi64(mask, v, by) simde_mm512_maskz_mov_epi64(mask, simde_mm512_srli_epi64(v, by))
+#define _mm512_maskz_shuffle_i32x4(mask, a, b, parts) \
+  (bireal::emulated::load<simde__m512i, int32_t>(mask, bireal::emulated::shuffle4(a, b, parts).lane))
+#define _mm512_maskz_cvtepi32_epi8(mask, v) (bireal::emulated::convert<__m128i, int8_t, int32_t, simde__m512i>(mask, v))
 #define _tile_loadconfig(p) bireal::emulated::load_config(p)
 #define _tile_release() ((void)0)
 #define _tile_zero(t) bireal::emulated::load_tile(bireal::emulated::tiles[t], bireal::emulated::Tile().byte, 0)
@@ -138,10 +145,3 @@ inline void multiply_tiles(Tile& sum, const Tile& a, const Tile& b) {
   bireal::emulated::multiply_tiles<int8_t>(bireal::emulated::tiles[sum], bireal::emulated::tiles[a], bireal::emulated::tiles[b])
 #define _tile_dpbusd(sum, a, b) \
   bireal::emulated::multiply_tiles<uint8_t>(bireal::emulated::tiles[sum], bireal::emulated::tiles[a], bireal::emulated::tiles[b])
-#define _mm512_maskz_slli_epi32(mask, v, by) simde_mm512_maskz_mov_epi32(mask, simde_mm512_slli_epi32(v, by))
-#define _mm512_maskz_srli_epi32(mask, v, by) simde_mm512_maskz_mov_epi32(mask, simde_mm512_srli_epi32(v, by))
-#define _mm512_maskz_srai_epi32(mask, v, by) (bireal::emulated::shift_right(mask, v, by))
-#define _mm512_maskz_srli_epi64(mask, v, by) simde_mm512_maskz_mov_epi64(mask, simde_mm512_srli_epi64(v, by))
-#define _mm512_maskz_shuffle_i32x4(mask, a, b, parts) \
-  (bireal::emulated::load<simde__m512i, int32_t>(mask, bireal::emulated::shuffle4(a, b, parts).lane))
-#define _mm512_maskz_cvtepi32_epi8(mask, v) (bireal::emulated::convert<__m128i, int8_t, int32_t, simde__m512i>(mask, v))
