@@ -65,8 +65,8 @@ BIREAL_INLINE V middle_fields(V first, V second) {
 }
 
 // One vector of each row of a table: h of all values without a sign bit, less the value of each bit that is set, since
-// h of -q is h of q less q.
-BIREAL_INLINE void store_table(int64_t* out, V none, const V (&value)[kLineValues]) {
+// h of -q is h of q less q. Returns the sum of |q|: of all values without sign bits and with all of them.
+BIREAL_INLINE V store_table(int64_t* out, V none, const V (&value)[kLineValues]) {
   V low[8];
   low[0] = none;
   low[1] = _mm256_sub_epi64(none, value[0]);
@@ -75,37 +75,46 @@ BIREAL_INLINE void store_table(int64_t* out, V none, const V (&value)[kLineValue
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) low[4 + i] = _mm256_sub_epi64(low[i], value[2]);
   const V both = _mm256_add_epi64(value[3], value[4]);
+  V all = none;
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
+    all = _mm256_sub_epi64(low[i], both);
     store(out + kLineWords * i, low[i]);
     store(out + kLineWords * (8 + i), _mm256_sub_epi64(low[i], value[3]));
     store(out + kLineWords * (16 + i), _mm256_sub_epi64(low[i], value[4]));
-    store(out + kLineWords * (24 + i), _mm256_sub_epi64(low[i], both));
+    store(out + kLineWords * (24 + i), all);
   }
+  return _mm256_add_epi64(none, all);
 }
 
 // A table, of q [columns / 8][value]; adds |q| to magnitudes.
 template <bool kNarrow>
-BIREAL_INLINE void store_group(int64_t* out, V (&magnitudes)[3], const V (&q)[3][kLineValues]) {
-  V none[3];
-#pragma GCC unroll 3
-  for (int eight = 0; eight < (kNarrow ? 1 : 3); ++eight) {
-    none[eight] = _mm256_setzero_si256();
-#pragma GCC unroll 5
-    for (int i = 0; i < kLineValues; ++i) {
-      none[eight] = _mm256_add_epi32(none[eight], _mm256_max_epi32(q[eight][i], _mm256_setzero_si256()));
-      magnitudes[eight] = _mm256_add_epi32(magnitudes[eight], _mm256_abs_epi32(q[eight][i]));
-    }
-  }
-  V value[kLineValues];
+BIREAL_INLINE void store_group(int64_t* out, V (&magnitudes)[2], const V (&q)[3][kLineValues]) {
   const V zero = _mm256_setzero_si256();
+  V none[3] = {zero, zero, zero};
+#pragma GCC unroll 3
+  for (int eight = 0; eight < (kNarrow ? 1 : 3); ++eight)
+#pragma GCC unroll 5
+    for (int i = 0; i < kLineValues; ++i) none[eight] = _mm256_add_epi32(none[eight], _mm256_max_epi32(q[eight][i], zero));
+  V value[kLineValues];
 #pragma GCC unroll 5
   for (int i = 0; i < kLineValues; ++i) value[i] = packed<0>(q[0][i], kNarrow ? zero : q[2][i]);
-  store_table(out, packed<0>(none[0], kNarrow ? zero : none[2]), value);
+  magnitudes[0] = _mm256_add_epi64(magnitudes[0], store_table(out, packed<0>(none[0], none[2]), value));
   if (kNarrow) return;
 #pragma GCC unroll 5
   for (int i = 0; i < kLineValues; ++i) value[i] = packed<1>(q[1][i], q[2][i]);
-  store_table(out + kLineWords / 2, packed<1>(none[1], none[2]), value);
+  magnitudes[1] = _mm256_add_epi64(magnitudes[1], store_table(out + kLineWords / 2, packed<1>(none[1], none[2]), value));
+}
+
+// Adds fields to 24 (8) sums, or overwrites them.
+template <int kVectors, bool kFirst>
+BIREAL_INLINE void add_fields(int32_t* sums, const V (&words)[kVectors]) {
+  const auto add = [&](int column, V fields) {
+    store(sums + column, kFirst ? fields : _mm256_add_epi32(fields, load(sums + column)));
+  };
+  if (kVectors == 2) add(16, middle_fields(words[0], words[kVectors - 1]));
+#pragma GCC unroll 2
+  for (int i = 0; i < kVectors; ++i) add(8 * i, outer_fields(words[i]));
 }
 
 // One `asm` each, because gcc 12 would load first and then spill: all 16 registers hold sums.
@@ -133,19 +142,6 @@ struct Groups<0, kVectors> {
   BIREAL_INLINE void add(V (&)[kLineChannels][kVectors], const int64_t*, const uint8_t*) {}
 };
 
-template <int kVectors, bool kFirst>
-BIREAL_INLINE void add_fields(int32_t* sums, const V (&sum)[kLineChannels][kVectors]) {
-#pragma GCC unroll 8
-  for (int c = 0; c < kLineChannels; ++c, sums += kLineColumns) {
-    const auto add = [&](int column, V fields) {
-      store(sums + column, kFirst ? fields : _mm256_add_epi32(fields, load(sums + column)));
-    };
-    if (kVectors == 2) add(16, middle_fields(sum[c][0], sum[c][kVectors - 1]));
-#pragma GCC unroll 2
-    for (int i = 0; i < kVectors; ++i) add(8 * i, outer_fields(sum[c][i]));
-  }
-}
-
 template <int kGroups, int kVectors>
 BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int64_t* tables, const uint8_t* entries) {
   V sum[kLineChannels][kVectors];
@@ -154,10 +150,13 @@ BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int64_t* tables, co
 #pragma GCC unroll 2
     for (int i = 0; i < kVectors; ++i) sum[c][i] = _mm256_setzero_si256();
   Groups<kGroups, kVectors>::add(sum, tables, entries);
-  if (first)
-    add_fields<kVectors, true>(sums, sum);
-  else
-    add_fields<kVectors, false>(sums, sum);
+  if (first) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, true>(sums + c * kLineColumns, sum[c]);
+  } else {
+#pragma GCC unroll 8
+    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, false>(sums + c * kLineColumns, sum[c]);
+  }
 }
 
 BIREAL_INLINE void fetch(Fixed16LineFetcher* fetcher) {
@@ -252,7 +251,7 @@ BIREAL_INLINE void stage(int64_t* out, int32_t* magnitudes, const float* const* 
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) values[i] = rows[i];
     }
-  V sums[3] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+  V sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   for (int64_t group = 0; group < groups; ++group) {
     V value[3][kLineValues];
 #pragma GCC unroll 3
@@ -261,8 +260,7 @@ BIREAL_INLINE void stage(int64_t* out, int32_t* magnitudes, const float* const* 
       for (int i = 0; i < kLineValues; ++i) value[part][i] = _mm256_castps_si256(q[part][group * kLineValues + i]);
     store_group<kNarrow>(out + group * kLineTable, sums, value);
   }
-#pragma GCC unroll 3
-  for (int part = 0; part < 3; ++part) store(magnitudes + 8 * part, sums[part]);
+  add_fields<2, true>(magnitudes, sums);
 }
 
 }  // namespace
@@ -352,13 +350,12 @@ namespace {
 template <bool kNarrow>
 BIREAL_INLINE void weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
                                 int64_t groups, int64_t k, int64_t K) {
-  V present[3], sums[3];
+  V present[3], sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   __m256 scale[3];
 #pragma GCC unroll 3
   for (int part = 0; part < (kNarrow ? 1 : 3); ++part) {
     present[part] = first_lanes(K - k - 8 * part);
     scale[part] = _mm256_maskload_ps(inverse + k + 8 * part, present[part]);
-    sums[part] = load(magnitudes + 8 * part);
   }
   for (int64_t group = 0; group < groups; ++group) {
     V value[3][kLineValues];
@@ -372,8 +369,10 @@ BIREAL_INLINE void weight_stage(int64_t* out, int32_t* magnitudes, const float* 
     }
     store_group<kNarrow>(out + group * kLineTable, sums, value);
   }
-#pragma GCC unroll 3
-  for (int part = 0; part < (kNarrow ? 1 : 3); ++part) store(magnitudes + 8 * part, sums[part]);
+  if (kNarrow)
+    add_fields<1, false>(magnitudes, {sums[0]});
+  else
+    add_fields<2, false>(magnitudes, sums);
 }
 
 }  // namespace
