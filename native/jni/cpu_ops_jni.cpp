@@ -210,7 +210,7 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_signUnpackFwd(JNIEnv* env,
 }
 
 JNIEXPORT jlong JNICALL Java_bireal_backend_cpu_CpuOps_approxSignWorkspaceBytes(JNIEnv* env, jobject, jlong, jlong c) {
-  return jni_guard(env, [&]() -> jlong { return std::max(approx_sign_workspace_bytes(c), batch_norm_workspace_bytes(c)); });
+  return jni_guard(env, [&]() -> jlong { return approx_sign_workspace_bytes(c); });
 }
 
 JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env, jobject, jlong context, jlong dx,
@@ -220,15 +220,16 @@ JNIEXPORT void JNICALL Java_bireal_backend_cpu_CpuOps_approxSignBwd(JNIEnv* env,
                                                                     jlong c, jint kind, jint mode, jlong workspace) {
   jni_guard(env, [&] {
     Host& owner = host(context);
-    if (owner.reference)
-      ref::approx_sign_bwd(pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x), floats(threshold),
-                           floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode));
-    else
-      cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
-                           floats(threshold), floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode),
-                           pointer<void>(workspace));
-    if (sums) batch_norm_bwd_sums(owner, sums, dx, v, v_type, rows, c, workspace);
-    if (second_sums) batch_norm_bwd_sums(owner, second_sums, dx, second_v, type, rows, c, workspace);
+    const cpu::ApproxSignNorms norms = {{{pointer<double>(sums), pointer<const void>(v), DType(v_type)},
+                                         {pointer<double>(second_sums), pointer<const void>(second_v), DType(type)}}};
+    if (!owner.reference)
+      return cpu::approx_sign_bwd(owner.context, pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x),
+                                  floats(threshold), floats(shortcut), pooled_w, rows, c, ActivationGradient(kind),
+                                  GradMode(mode), pointer<void>(workspace), norms);
+    ref::approx_sign_bwd(pointer<float>(dx), pointer<float>(dthreshold), floats(db), floats(x), floats(threshold),
+                         floats(shortcut), pooled_w, rows, c, ActivationGradient(kind), GradMode(mode));
+    for (const auto& norm : norms)
+      if (norm.sums) ref::batch_norm_bwd_sums(norm.sums, floats(dx), norm.v, norm.v_type, rows, c);
   });
 }
 

@@ -170,7 +170,8 @@ struct Step {
            [&] { cpu::batch_norm_bwd_apply(c, d.data(), z.data(), counts.data(), DType::kI16, coefficients.data(), rows, C); });
     around("approx_sign_bwd", [&] {
       cpu::approx_sign_bwd(c, d.data(), v.data(), z.data(), x.data(), alpha.data(), x.data(), 0, rows, C,
-                           ActivationGradient::kApproxSign, GradMode::kOverwrite, scratch());
+                           ActivationGradient::kApproxSign, GradMode::kOverwrite, scratch(),
+                           {{{float_sums.data(), counts.data(), DType::kI16}, {}}});
     });
     around("sign_pack_fwd", [&] { cpu::sign_pack_fwd(c, bits.data(), x.data(), nullptr, rows, C); });
     around("sign_unpack_fwd", [&] { cpu::sign_unpack_fwd(c, y.data(), bits.data(), rows, C); });

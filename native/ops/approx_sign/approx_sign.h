@@ -15,12 +15,16 @@
 //           only with a threshold
 // Range     any float; u = +-1 gives 0 (approx) or 1 (clipped); u = NaN gives surrogate 0 in both (finite_norm catches NaN)
 // Aliasing  dx may be db, or shortcut where that is not pooled.  Allocates nothing.
-// Workspace approx_sign_workspace_bytes(C) where dthreshold is wanted, 64-byte aligned
+// Sums      cpu and cuda, if wanted: what batch_norm_bwd_sums finds in dx for the norm before, and for the norm of the shortcut
+//           that was added there, taken while dx is in a cache; on the CPU with the bits of that op
+// Workspace approx_sign_workspace_bytes(C) where dthreshold or sums are wanted, 64-byte aligned
 // Order     elementwise; dthreshold per channel in row order within a slice, slices in order: the same bits on every ISA and
 //           thread count; where the result is NaN, any NaN
 // Throws    nothing
 // Source    Liu et al. 2018, eq. 7; threshold: Liu et al. 2020 (ReActNet), RSign; networks.md 0.3; docs/decisions.md, row 4
 #pragma once
+#include <array>
+
 #include "core/shapes.h"
 #include "cuda/forward.h"
 
@@ -35,9 +39,16 @@ void approx_sign_bwd(float* dx, float* dthreshold, const float* db, const float*
 }
 namespace bireal::cpu {
 class Context;
+/// sums [2,C] of batch_norm_bwd_sums for the norm whose input is v, or null: not wanted.
+struct ApproxSignNorm {
+  double* sums = nullptr;
+  const void* v = nullptr;
+  DType v_type = DType::kF32;
+};
+using ApproxSignNorms = std::array<ApproxSignNorm, 2>;  // of the norm before, and of the shortcut's
 void approx_sign_bwd(Context& context, float* dx, float* dthreshold, const float* db, const float* x, const float* threshold,
                      const float* shortcut, int64_t pooled_W, int64_t rows, int64_t C, ActivationGradient kind, GradMode mode,
-                     void* workspace);
+                     void* workspace, const ApproxSignNorms& norms = {});
 }  // namespace bireal::cpu
 namespace bireal::cuda {
 /// dx, db, x and shortcut are of `type` (kF32, kF16, kBf16): computed in float32, rounded once (a pooled shortcut's quarter is

@@ -5,7 +5,9 @@
 
 namespace bireal {
 
-int64_t approx_sign_workspace_bytes(int64_t C) { return cpu::Context::kSlices * C * int64_t(sizeof(double)); }
+int64_t approx_sign_workspace_bytes(int64_t C) {
+  return cpu::Context::kSlices * (1 + 2 + 2) * C * int64_t(sizeof(double));  // dthreshold, and the sums of two norms
+}
 
 }  // namespace bireal
 

@@ -5,8 +5,9 @@
 
 namespace bireal::cpu {
 
-/// `kind` is the wire code of ActivationGradient, whose header holds STL. `sums` [C], of the threshold's gradient over these
-/// rows, or null. `shortcut` begins at these rows; with pooled_W at the tensor's first, and these rows are first_row and more.
+/// `kind` is the wire code of ActivationGradient, whose header holds STL. `sums` [C], to which the threshold's gradient over
+/// these rows is added, or null. `shortcut` begins at these rows; with pooled_W at the tensor's first, and these rows are
+/// first_row and more.
 using ApproxSignRows = void(float* dx, double* sums, const float* db, const float* x, const float* threshold,
                             const float* shortcut, int64_t pooled_W, int64_t first_row, int64_t rows, int64_t C, int kind);
 ApproxSignRows approx_sign_rows, approx_sign_rows_avx2, approx_sign_rows_avx512;
@@ -20,8 +21,6 @@ BIREAL_INLINE void approx_sign_loop(float* dx, double* sums, const float* db, co
   // Without a threshold or pooling the channel does not matter: one long row.
   int64_t row_count = kThreshold || kPooled ? rows : 1, columns = kThreshold || kPooled ? C : rows * C;
   int64_t line = kPooled ? first_row / pooled_W : 0, w = kPooled ? first_row % pooled_W : 0;
-  if (kSums)
-    for (int64_t c = 0; c < C; ++c) sums[c] = 0;
   for (int64_t row = 0; row < row_count; ++row) {
     int64_t base = row * columns;
     const float* added = kWhole ? shortcut + base : kPooled ? shortcut + (line / 2 * (pooled_W / 2) + w / 2) * C : nullptr;

@@ -1,5 +1,6 @@
 #include "ops/approx_sign/approx_sign.h"
 
+#include "ops/batch_norm/batch_norm.h"
 #include "testing/testing.h"
 
 namespace bireal {
@@ -107,6 +108,42 @@ TEST(ApproxSignBwd, MayOverwriteEitherGradient) {
         run(in_db, in_db.data(), shortcut.data());
         run(in_shortcut, db.data(), in_shortcut.data());
       }
+}
+
+// Taken chunk by chunk while dx is made, and yet the bits of the op that reads all of dx.
+TEST(ApproxSignBwd, SumsOfTheNormsAreThoseOfTheirOp) {
+  for (auto& context : all_contexts())
+    for (int64_t C : {1, 33, 64, 515})
+      for (int64_t rows : {1, 7, 1500})
+        for (int variant = 0; variant < 16; ++variant) {
+          const bool learned = variant & 1, first = variant & 2, second = variant & 4;
+          const DType v_type = variant & 8 ? DType::kI32 : DType::kI16;
+          SCOPED_TRACE(context_name(*context) + " rows" + std::to_string(rows) + "_C" + std::to_string(C) + "_variant" +
+                       std::to_string(variant));
+          Guarded<float> x(random_floats(rows * C, 1)), db(random_floats(rows * C, 2)), threshold(random_floats(C, 3));
+          Guarded<float> shortcut(random_floats(rows * C, 4)), second_v(random_floats(rows * C, 5)), dx(rows * C), dt(C);
+          Guarded<int16_t> narrow(rows * C);
+          Guarded<int32_t> wide(rows * C);
+          for (int64_t i = 0; i < rows * C; ++i) narrow[i] = int16_t(wide[i] = int32_t(db[i] * 500));
+          const void* v = v_type == DType::kI16 ? static_cast<const void*>(narrow.data()) : wide.data();
+          Guarded<double> workspace(approx_sign_workspace_bytes(C) / int64_t(sizeof(double))), sums(2 * C), second_sums(2 * C);
+          cpu::ApproxSignNorms norms;
+          if (first) norms[0] = {sums.data(), v, v_type};
+          if (second) norms[1] = {second_sums.data(), second_v.data(), DType::kF32};
+          cpu::approx_sign_bwd(*context, dx.data(), learned ? dt.data() : nullptr, db.data(), x.data(), threshold.data(),
+                               shortcut.data(), 0, rows, C, ActivationGradient::kApproxSign, GradMode::kOverwrite,
+                               workspace.data(), norms);
+          workspace.expect_guards("workspace");
+          Guarded<double> expected(2 * C), slices(batch_norm_workspace_bytes(C) / int64_t(sizeof(double)));
+          if (first) {
+            cpu::batch_norm_bwd_sums(*context, expected.data(), dx.data(), v, v_type, rows, C, slices.data());
+            expect_same_bits(sums, expected, "sums");
+          }
+          if (second) {
+            cpu::batch_norm_bwd_sums(*context, expected.data(), dx.data(), second_v.data(), DType::kF32, rows, C, slices.data());
+            expect_same_bits(second_sums, expected, "sums of the shortcut's norm");
+          }
+        }
 }
 
 // The shortcut's gradient comes pooled: every pixel adds a quarter of its window's, and nothing else changes.

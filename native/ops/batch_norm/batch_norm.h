@@ -88,6 +88,11 @@ void batch_norm_rprelu_bwd(Context& context, float* dz, double* sums, float* dbi
                            const float* dy, const BatchNormApply& in, int64_t rows, int64_t C, GradMode mode, void* workspace);
 void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C,
                          void* workspace);
+/// For ops that make dy: adds rows [begin, end) to sums [2,C] on the calling thread; dy and v are those of row 0. Added up with
+/// batch_norm_add_slices, slices [kSlices,2,C] whose rows came in order are the sums of batch_norm_bwd_sums.
+void batch_norm_bwd_sums_rows(const Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t begin,
+                              int64_t end, int64_t C);
+void batch_norm_add_slices(double* sums, const double* slices, int64_t C);
 void batch_norm_bwd_apply(Context& context, float* dz, const float* dy, const void* v, DType v_type, const float* coefficients,
                           int64_t rows, int64_t C);
 // statistics, commit, inference and bwd_coefficients work on C values only: the reference is the implementation.

@@ -1,16 +1,18 @@
 #include "ops/batch_norm/batch_norm.h"
 
+#include <algorithm>
+
 #include "cpu/context.h"
 #include "ops/batch_norm/batch_norm_rows.h"
 #include "ops/batch_norm/batch_norm_rows_impl.h"
 
 namespace bireal::cpu {
 
-static void sums_slice_scalar(void* sums, const void* v, int v_type, int64_t rows, int64_t C) {
+static void sums_rows_scalar(void* sums, const void* v, int v_type, int64_t rows, int64_t C) {
   batch_norm_sums_loop<2>(sums, v, v_type, rows, C);
 }
 
-static void bwd_sums_slice_scalar(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C) {
+static void bwd_sums_rows_scalar(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C) {
   batch_norm_bwd_sums_loop<2>(sums, dy, v, v_type, rows, C);
 }
 
@@ -35,8 +37,8 @@ static void rprelu_bwd_slice_scalar(double* sums, const BatchNormRows& in, const
 }
 
 static const BatchNormKernels& select_kernels(Isa isa) {
-  static constexpr BatchNormKernels scalar = {sums_slice_scalar, bwd_sums_slice_scalar, apply_rows_scalar,
-                                              rprelu_bwd_slice_scalar, bwd_apply_rows_scalar};
+  static constexpr BatchNormKernels scalar = {sums_rows_scalar, bwd_sums_rows_scalar, apply_rows_scalar, rprelu_bwd_slice_scalar,
+                                              bwd_apply_rows_scalar};
   if (isa >= Isa::kAvx512) return batch_norm_kernels_avx512;
   if (isa >= Isa::kAvx2) return batch_norm_kernels_avx2;
   return scalar;
@@ -63,10 +65,12 @@ static void add_slices(T* sums, const T* slices, int64_t count) {
 }
 
 void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, int64_t rows, int64_t C, void* workspace) {
-  auto* run = select_kernels(context.isa()).sums_slice;
+  auto* run = select_kernels(context.isa()).sums_rows;
   context.parallel(Context::kSlices, [&](int64_t slice, int) {
     int64_t begin = Context::slice_begin(rows, slice), end = Context::slice_begin(rows, slice + 1);
-    run(static_cast<int64_t*>(workspace) + slice * 2 * C, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
+    int64_t* own = static_cast<int64_t*>(workspace) + slice * 2 * C;  // or doubles, whose 0 is the same
+    std::fill(own, own + 2 * C, int64_t(0));
+    run(own, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
   });
   if (v_type == DType::kF32) {
     add_slices(static_cast<double*>(sums), static_cast<const double*>(workspace), 2 * C);
@@ -77,14 +81,21 @@ void batch_norm_sums(Context& context, void* sums, const void* v, DType v_type, 
 
 void batch_norm_bwd_sums(Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t rows, int64_t C,
                          void* workspace) {
-  auto* run = select_kernels(context.isa()).bwd_sums_slice;
   double* slices = static_cast<double*>(workspace);
   context.parallel(Context::kSlices, [&](int64_t slice, int) {
-    int64_t begin = Context::slice_begin(rows, slice), end = Context::slice_begin(rows, slice + 1);
-    run(slices + slice * 2 * C, dy + begin * C, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
+    std::fill(slices + slice * 2 * C, slices + (slice + 1) * 2 * C, 0.0);
+    batch_norm_bwd_sums_rows(context, slices + slice * 2 * C, dy, v, v_type, Context::slice_begin(rows, slice),
+                             Context::slice_begin(rows, slice + 1), C);
   });
-  add_slices(sums, slices, 2 * C);
+  batch_norm_add_slices(sums, slices, C);
 }
+
+void batch_norm_bwd_sums_rows(const Context& context, double* sums, const float* dy, const void* v, DType v_type, int64_t begin,
+                              int64_t end, int64_t C) {
+  select_kernels(context.isa()).bwd_sums_rows(sums, dy + begin * C, at_row(v, v_type, begin, C), int(v_type), end - begin, C);
+}
+
+void batch_norm_add_slices(double* sums, const double* slices, int64_t C) { add_slices(sums, slices, 2 * C); }
 
 // Rows [begin, end) of `in`, whose v is that of row `begin`, with y and bits where they go.
 static BatchNormRows part(const BatchNormApply& in, float* y, word_t* bits, int64_t begin, int64_t end, int64_t C) {

@@ -64,11 +64,11 @@ static void batch_norm_apply_rows_avx2(const BatchNormRows& in, int v_type) {
   });
 }
 
-static void batch_norm_sums_slice_avx2(void* sums, const void* v, int v_type, int64_t rows, int64_t C) {
+static void batch_norm_sums_rows_avx2(void* sums, const void* v, int v_type, int64_t rows, int64_t C) {
   batch_norm_sums_loop<4>(sums, v, v_type, rows, C);
 }
 
-static void batch_norm_bwd_sums_slice_avx2(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C) {
+static void batch_norm_bwd_sums_rows_avx2(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C) {
   batch_norm_bwd_sums_loop<4>(sums, dy, v, v_type, rows, C);
 }
 
@@ -81,7 +81,7 @@ static void batch_norm_rprelu_bwd_slice_avx2(double* sums, const BatchNormRows& 
   batch_norm_rprelu_bwd_rows(sums, in, dy, v_type);
 }
 
-const BatchNormKernels batch_norm_kernels_avx2 = {batch_norm_sums_slice_avx2, batch_norm_bwd_sums_slice_avx2,
+const BatchNormKernels batch_norm_kernels_avx2 = {batch_norm_sums_rows_avx2, batch_norm_bwd_sums_rows_avx2,
                                                   batch_norm_apply_rows_avx2, batch_norm_rprelu_bwd_slice_avx2,
                                                   batch_norm_bwd_apply_rows_avx2};
 

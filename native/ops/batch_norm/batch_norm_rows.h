@@ -14,9 +14,9 @@ struct BatchNormRows {  // BatchNormApply and the outputs, for `rows` rows
 };
 
 struct BatchNormKernels {
-  /// sums [2,C]: int64 sums of an integer v, double sums of a real one, over one slice of rows.
-  void (*sums_slice)(void* sums, const void* v, int v_type, int64_t rows, int64_t C);
-  void (*bwd_sums_slice)(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C);
+  /// Adds rows to sums [2,C]: int64 sums of an integer v, double sums of a real one.
+  void (*sums_rows)(void* sums, const void* v, int v_type, int64_t rows, int64_t C);
+  void (*bwd_sums_rows)(double* sums, const float* dy, const void* v, int v_type, int64_t rows, int64_t C);
   void (*apply_rows)(const BatchNormRows& in, int v_type);
   /// One slice of rows of `in`, whose y is dz and whose bits are not looked at; sums [4,C]: of dz, dz v, dy, dy min(w, 0).
   void (*rprelu_bwd_slice)(double* sums, const BatchNormRows& in, const float* dy, int v_type);

@@ -150,7 +150,6 @@ template <int kLanes, class Terms>
 BIREAL_INLINE void batch_norm_sum_rows(typename Terms::Element* sums, const Terms& terms, int64_t rows, int64_t C) {
   typedef typename Terms::Vector Vector;
   typedef typename Terms::Element Element;
-  for (int64_t c = 0; c < 2 * C; ++c) sums[c] = 0;
   const int64_t chunk = 8;
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     int64_t end = begin + chunk < rows ? begin + chunk : rows, c = 0;

@@ -419,6 +419,7 @@ bool binary_conv_bwd_weight_fixed16(Context& context, const BinaryConvPlan& plan
         if (falls_back[k]) continue;
         out[k - k0] = dw + (k * taps + tap) * s.C;
         steps[k - k0] = fixed16_step(magnitudes[k]);
+        corrections[k - k0] = found.class_totals[k * found.classes];  // the sum of |q|
       }
       for (int64_t border = 1; border < found.classes; ++border)
         if (outside(border, tap))

@@ -65,9 +65,9 @@ struct Fixed16InputTiles {
 
 /// bwd_input with tables in memory: a task is some input channels and some rows of some images.
 struct Fixed16InputLines {
-  int64_t images, strips;        // of a line
-  int64_t rounds, round_groups;  // groups whose tables there are at a time
-  int64_t blocks, c_parts;       // of 8 channels, of a task
+  int64_t images, strips;                        // of a line
+  int64_t rounds, round_channels, round_groups;  // output channels and groups whose tables there are at a time
+  int64_t blocks, c_parts;                       // of 8 channels, of a task
   int64_t rows, row_parts, margin;
   int64_t weights, inside, tables, sums, line, sources, inverses, row_tasks, ahead, workers, worker_bytes, bytes;
 
@@ -83,7 +83,7 @@ inline int64_t border_class(int64_t p, const Conv2dShape& s, int64_t filter, int
   return before * (s.pad + 1) + after;
 }
 
-/// bwd_weight with tables in memory: a task is up to 64 output channels, up to 128 input channels and a slice of the batch, as a
+/// bwd_weight with tables in memory: a task is up to 72 output channels, up to 128 input channels and a slice of the batch, as a
 /// run of chunks (images, or rows of one).
 struct Fixed16WeightLines {
   int64_t images, rows, row_blocks, phases, phase_lines;  // of a chunk; phases of rows of x, and its lines of each
@@ -94,8 +94,8 @@ struct Fixed16WeightLines {
   Fixed16WeightLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   int64_t chunks(int64_t n) const { return ceil_div(n, images) * row_blocks; }
   int64_t slices(int64_t n) const { return std::min(max_slices, chunks(n)); }
-  /// Sums [slice][block of 16 k][tap][padded_C][16], border classes [slice][class][padded_K] and, if asked for, squares
-  /// [slice][padded_K].
+  /// Sums of h (binary_conv_fixed16_lines.h) [slice][block of 24 k][tap][padded_C][24], border classes [slice][class][padded_K],
+  /// of which class 0 has the sums of |q| of all pixels, and, if asked for, squares [slice][padded_K].
   void run(Context& context, const Conv2dShape& shape, const float* inverses, bool needs_squares, const word_t* words,
            const float* dz, int64_t n, void* workspace) const;
 };

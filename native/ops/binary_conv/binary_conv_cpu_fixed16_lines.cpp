@@ -8,27 +8,37 @@
 
 namespace bireal::cpu {
 
+// bwd_weight: groups of a round, all of five terms.
+enum { kWeightGroups = kLineTerms / kLineValues };
+
+// Whether the last strip of a line is.
+static bool is_narrow(int64_t columns) {
+  const int64_t last = columns % kLineColumns;
+  return last != 0 && last <= kLineNarrow;
+}
+
 Fixed16LineFetcher::Fixed16LineFetcher(const Fixed16LineAhead* pieces, int64_t count, int64_t tiles)
     : piece(pieces), end(pieces + count), share(0) {
-  for (const Fixed16LineAhead* p = piece; p < end; ++p) share += (p->count + kLineColumns - 1) / kLineColumns;
+  for (const Fixed16LineAhead* p = piece; p < end; ++p) share += (p->count + kLineFetch - 1) / kLineFetch;
   share = (share + tiles - 1) / tiles;
 }
 
 Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t head_bytes) {
-  const int64_t Q = s.Q(), groups = ceil_div(s.K, kLineValues), all_blocks = ceil_div(s.C, kLineChannels);
-  rounds = ceil_div(groups, kLineGroups);
-  round_groups = ceil_div(groups, rounds);
-  rounds = ceil_div(groups, round_groups);
+  const int64_t Q = s.Q(), all_blocks = ceil_div(s.C, kLineChannels);
+  rounds = ceil_div(s.K, kLineTerms);
+  round_channels = std::min<int64_t>(kLineTerms, round_up(ceil_div(s.K, rounds), kLineValues));
+  round_groups = ceil_div(round_channels, kLineValues);
 
   // Sums of the rows of dx that a row of dz reaches stay in a second-level cache of 512 kB, beside entries and dz. Costs in
-  // cycles: the tables of a group, and its share of a tile.
+  // cycles: the tables of a group, and its share of a tile; a narrow strip takes half.
   const int64_t block_bytes = s.taps() * kLineChannels * kLineColumns * int64_t(sizeof(int32_t));
   auto strips_of = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
   double least = 0;
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, kLineColumns); ++count) {
     const int64_t most_blocks = std::max<int64_t>(1, kLineSumBytes / (strips_of(count) * block_bytes));
     const int64_t parts_of_C = ceil_div(all_blocks, most_blocks);
-    const double cost = double(strips_of(count)) / double(count) * double(95 * parts_of_C + 12 * s.taps() * all_blocks);
+    const double work = double(strips_of(count)) - (is_narrow(count * Q) ? 0.5 : 0.0);
+    const double cost = work / double(count) * double(95 * parts_of_C + 12 * s.taps() * all_blocks);
     if (count > 1 && (cost >= least || strips_of(count) * block_bytes > kLineSumBytes)) continue;
     least = cost, images = count, c_parts = parts_of_C;
   }
@@ -43,11 +53,11 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
 
   Parts parts, worker;
   parts.bytes = head_bytes;
-  weights = parts.add(all_blocks * s.taps() * groups * kLineChannels, 1);
+  weights = parts.add(all_blocks * s.taps() * rounds * round_groups * kLineChannels, 1);
   inside = parts.add(round_up(Q, kLineColumns) + 2 * margin, sizeof(int32_t));
-  tables = worker.add(std::max<int64_t>(kLineGroups * kLineTable, s.K), sizeof(int32_t));  // first the magnitudes by channel
-  sums = worker.add(s.R * strips * s.S * blocks * kLineChannels * kLineColumns, sizeof(int32_t));
-  line = worker.add(s.S * kLineChannels * strips * kLineColumns + 2 * margin, sizeof(int32_t));
+  tables = worker.add(std::max<int64_t>(kLineGroups * kLineTable, s.K), sizeof(int64_t));  // first the magnitudes by channel
+  sums = worker.add(s.R * strips * (s.S * blocks * kLineChannels + 1) * kLineColumns, sizeof(int32_t));
+  line = worker.add((s.S * kLineChannels + 1) * strips * kLineColumns + 2 * margin, sizeof(int32_t));
   sources = worker.add(strips * kLineColumns, sizeof(const float*));
   inverses = worker.add(strips * kLineColumns, sizeof(float));
   row_tasks = worker.add(s.R, sizeof(Fixed16LineRow));
@@ -61,7 +71,7 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
                             char* falls_back, float* dx, const float* dz, const float* alpha, const word_t* w, int64_t n,
                             void* workspace) const {
   const int64_t P = s.P(), Q = s.Q(), outputs = s.output_count(1), inputs = s.input_count(1), taps = s.taps();
-  const int64_t groups = ceil_div(s.K, kLineValues), all_blocks = ceil_div(s.C, kLineChannels);
+  const int64_t all_blocks = ceil_div(s.C, kLineChannels), round_bytes = taps * all_blocks * round_groups * kLineChannels;
   uint8_t* all_weights = part<uint8_t>(workspace, weights);
   int32_t* is_inside = part<int32_t>(workspace, inside) + margin;
   std::fill(is_inside - margin, is_inside, 0);
@@ -75,9 +85,9 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
   const bool judged_by_task = row_parts == 1 && c_parts == 1;  // then dz is still in the caches
   context.parallel(all_blocks + (judged_by_task ? 0 : n), [&](int64_t task, int worker) {
     if (task >= all_blocks) return judge(task - all_blocks, worker);
-    for (int64_t group = 0; group < groups; group += round_groups)
-      fixed16_lines_weights(all_weights + group * taps * all_blocks * kLineChannels, w, task, all_blocks,
-                            std::min(round_groups, groups - group), group * kLineValues, s.K, s.C, s.R, s.S);
+    for (int64_t round = 0; round < rounds; ++round)
+      fixed16_lines_weights(all_weights + round * round_bytes, w, task, all_blocks, round_groups, round * round_channels,
+                            std::min(s.K, (round + 1) * round_channels), s.C, s.R, s.S);
   });
 
   // First and last row of dz that reaches row h of dx.
@@ -91,12 +101,13 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     const int64_t first_block = index % c_parts * blocks, task_blocks = std::min(blocks, all_blocks - first_block);
     const int64_t h_begin = index / c_parts % row_parts * rows, h_end = std::min(s.H, h_begin + rows);
     const int64_t used = ceil_div(count * Q, kLineColumns), columns = used * kLineColumns;
-    const int64_t tap_sums = task_blocks * kLineChannels * kLineColumns, strip_sums = s.S * tap_sums,
+    // Of a row of dx: [strip][sums of h, then of |q|].
+    const int64_t tap_sums = task_blocks * kLineChannels * kLineColumns, strip_sums = s.S * tap_sums + kLineColumns,
                   row_sums = used * strip_sums;
     const int64_t c0 = first_block * kLineChannels, channels = std::min(s.C - c0, task_blocks * kLineChannels);
     for (int64_t i = 0; judged_by_task && i < count; ++i) judge(image + i, worker);
     char* own = part<char>(workspace, workers + worker * worker_bytes);
-    int32_t* round_tables = part<int32_t>(own, tables);
+    int64_t* round_tables = part<int64_t>(own, tables);
     int32_t* all_sums = part<int32_t>(own, sums);
     int32_t* line_sums = part<int32_t>(own, line) + margin;
     const float** source = part<const float*>(own, sources);
@@ -109,7 +120,10 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
       inverse[column] = falls_back[i] ? 0.0f : fixed16_inverse(magnitudes[i]);
     }
 
+    int32_t* line_magnitudes = line_sums + s.S * kLineChannels * columns;
     auto finish_row = [&](int64_t h, const int32_t* row) {
+      for (int64_t strip = 0; strip < used; ++strip)
+        std::copy_n(row + (strip + 1) * strip_sums - kLineColumns, kLineColumns, line_magnitudes + strip * kLineColumns);
       for (int64_t block = 0; block < task_blocks; ++block) {
         fixed16_lines_gather(line_sums, row + block * kLineChannels * kLineColumns, s.S, tap_sums, used, strip_sums);
         Fixed16LineImage out;
@@ -119,6 +133,7 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
         for (int64_t i = 0; i < count; ++i) {
           if (falls_back[image + i]) continue;
           out.sums = line_sums + i * Q;
+          out.magnitudes = line_magnitudes + i * Q;
           out.dx = dx + (image + i) * inputs + h * s.W * s.C + c0 + block * kLineChannels;
           out.step = fixed16_step(magnitudes[image + i]);
           fixed16_lines_finish(out);
@@ -134,6 +149,8 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     Fixed16LineTask task;
     task.tables = round_tables, task.rows = reached;
     task.S = s.S, task.blocks = task_blocks, task.tap_sums = tap_sums;
+    task.groups = round_groups, task.block_entries = round_groups * kLineChannels;
+    task.tap_entries = all_blocks * task.block_entries;
     for (int64_t p = first_row(h_begin); p <= last_row(h_end - 1); ++p) {
       const int64_t top = p * s.stride - s.pad;  // row of dx that the filter's first row reaches
       const int64_t h0 = std::max(h_begin, top), h1 = std::min(h_end, top + s.R);
@@ -146,19 +163,25 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
       }
       Fixed16LineFetcher fetcher(pieces, piece_count, used * rounds * (h1 - h0) * s.S * task_blocks);
       task.row_count = h1 - h0;
-      for (int64_t strip = 0; strip < used; ++strip)
-        for (int64_t group = 0; group < groups; group += round_groups) {
-          task.groups = std::min(round_groups, groups - group);
-          task.block_entries = task.groups * kLineChannels;
-          task.tap_entries = all_blocks * task.block_entries;
-          const uint8_t* entries = all_weights + group * taps * all_blocks * kLineChannels + first_block * task.block_entries;
-          for (int64_t h = h0; h < h1; ++h)
-            reached[h - h0] = {all_sums + h % s.R * row_sums + strip * strip_sums, entries + (h - top) * s.S * task.tap_entries,
-                               group == 0 && first_row(h) == p};
-          fixed16_lines_stage(round_tables, source + strip * kLineColumns, p * Q * s.K, inverse + strip * kLineColumns, alpha,
-                              task.groups, group * kLineValues, s.K);
+      for (int64_t strip = 0; strip < used; ++strip) {
+        task.narrow = strip == used - 1 && is_narrow(count * Q);
+        for (int64_t round = 0; round < rounds; ++round) {
+          const uint8_t* entries = all_weights + round * round_bytes + first_block * task.block_entries;
+          alignas(32) int32_t strip_magnitudes[kLineColumns];
+          fixed16_lines_stage(round_tables, strip_magnitudes, source + strip * kLineColumns, p * Q * s.K,
+                              inverse + strip * kLineColumns, alpha, round_groups, round * round_channels,
+                              std::min(s.K, (round + 1) * round_channels), task.narrow);
+          for (int64_t h = h0; h < h1; ++h) {
+            Fixed16LineRow& row = reached[h - h0];
+            row = {all_sums + h % s.R * row_sums + strip * strip_sums, entries + (h - top) * s.S * task.tap_entries,
+                   round == 0 && first_row(h) == p};
+            int32_t* magnitudes_of_row = row.sums + s.S * tap_sums;
+            for (int i = 0; i < kLineColumns; ++i)
+              magnitudes_of_row[i] = strip_magnitudes[i] + (row.first ? 0 : magnitudes_of_row[i]);
+          }
           fixed16_lines_add(task, &fetcher);
         }
+      }
       for (int64_t h = h0; h < h1; ++h)
         if (last_row(h) == p) finish_row(h, all_sums + h % s.R * row_sums);
     }
@@ -169,7 +192,7 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   const int64_t P = s.P(), Q = s.Q(), side = (s.pad + 1) * (s.pad + 1), Cw = word_count(s.C);
   padded_K = round_up(s.K, kLineColumns);
   padded_C = round_up(s.C, kLineChannels);
-  k_block = std::min<int64_t>(padded_K, 64);
+  k_block = std::min<int64_t>(padded_K, 72);
   k_blocks = ceil_div(padded_K, k_block);
   c_words = std::min<int64_t>(Cw, 4);
   c_blocks = ceil_div(Cw, c_words);
@@ -177,12 +200,12 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   phases = std::min(s.stride, s.R);
   const int64_t halo = (s.R - 1) / s.stride;  // lines of x that a phase has more than lines of dz
 
-  // Entries of a chunk lie in a second-level cache beside the sums of 16 output channels.
+  // Entries of a chunk lie in a second-level cache beside the sums of 24 output channels.
   auto line_groups = [&](int64_t count) { return ceil_div(count * Q, kLineValues); };
   auto most_rows = [&](int64_t count) {
     return std::min(96 * 1024 / (s.S * c_words * kWordBits * line_groups(count) * phases) - halo, kFixed16Terms / (count * Q));
   };
-  // In groups: loading and storing sums takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
+  // In groups: adding to the sums takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
   double least_cost = 0;
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, 16); ++count) {
     int64_t count_rows = std::clamp(most_rows(count), int64_t(1), P);
@@ -190,7 +213,7 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
     count_rows = ceil_div(P, count_blocks);
     const int64_t groups = count_rows * line_groups(count), entry_groups = phases * (count_rows + halo) * line_groups(count);
     const double cost = double(count_blocks) / double(count) *
-                        (double(groups) + 1.7 * double(ceil_div(groups, kLineGroups)) + 0.05 * double(entry_groups));
+                        (double(groups) + 1.7 * double(ceil_div(groups, kWeightGroups)) + 0.05 * double(entry_groups));
     if (count > 1 && (most_rows(count) < 1 || cost >= least_cost || tasks < 16)) continue;
     least_cost = cost, images = count, rows = count_rows;
   }
@@ -216,8 +239,8 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   column_classes = worker.add(Q, sizeof(int32_t));
   entries = worker.add(s.S * c_words * kWordBits * phases * phase_lines * line_groups(images), 1);
   filter_rows = worker.add(s.R, sizeof(Fixed16LineRow));
-  ahead = worker.add(kLineGroups * kLineValues, sizeof(Fixed16LineAhead));
-  tables = worker.add(kLineGroups * kLineTable, sizeof(int32_t));
+  ahead = worker.add(kWeightGroups * kLineValues, sizeof(Fixed16LineAhead));
+  tables = worker.add(kWeightGroups * kLineTable, sizeof(int64_t));
   worker_bytes = worker.bytes;
   workers = parts.add(threads, worker_bytes);
   bytes = parts.bytes;
@@ -241,7 +264,7 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
     uint8_t* all_entries = part<uint8_t>(own, entries);
     Fixed16LineRow* filter_row = part<Fixed16LineRow>(own, filter_rows);
     Fixed16LineAhead* pieces = part<Fixed16LineAhead>(own, ahead);
-    int32_t* round_tables = part<int32_t>(own, tables);
+    int64_t* round_tables = part<int64_t>(own, tables);
     int32_t* own_classes = part<int32_t>(workspace, class_sums) + slice * classes * padded_K;
     int64_t* own_squares = part<int64_t>(workspace, squares) + slice * padded_K;
     if (word == 0) {
@@ -249,6 +272,7 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
         std::fill(own_classes + border * padded_K + k0, own_classes + border * padded_K + k1, 0);
       std::fill(own_squares + k0, own_squares + k1, int64_t(0));
     }
+    alignas(32) int32_t nobody[kLineColumns] = {};  // the sums of |q| of a task that has other input channels
     Fixed16LineTask task;
     task.tables = round_tables, task.rows = filter_row, task.row_count = s.R;
     task.S = s.S, task.tap_sums = padded_C * kLineColumns;
@@ -299,12 +323,13 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
               task.block_entries, target + t * here, column, row_groups, here);
       }
 
-      const int64_t round_groups = ceil_div(groups, ceil_div(groups, kLineGroups));
+      const int64_t round_groups = ceil_div(groups, ceil_div(groups, kWeightGroups));
       for (int64_t k = k0; k < k1; k += kLineColumns) {
         int32_t* k_sums = part<int32_t>(workspace, sums) + slice * slice_sums +
                           (k / kLineColumns * taps * padded_C + word * kWordBits) * kLineColumns;
         for (int64_t first = 0; first < groups; first += round_groups) {
           task.groups = std::min(round_groups, groups - first);
+          task.narrow = s.K - k <= kLineNarrow;
           for (int64_t r = 0; r < s.R; ++r)
             filter_row[r] = {k_sums + r * s.S * task.tap_sums,
                              all_entries + ((r % s.stride * phase_lines + r / s.stride) * row_groups + first) * kLineChannels,
@@ -316,7 +341,8 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
           for (int64_t i = kLineValues * next; next_k < k1 && i < kLineValues * std::min(groups, next + round_groups); ++i)
             if (pixel[i]) pieces[piece_count++] = {pixel[i] + next_k, kLineColumns};
           Fixed16LineFetcher fetcher(pieces, piece_count, taps * task.blocks);
-          fixed16_lines_weight_stage(round_tables, pixel + kLineValues * first, inverses, task.groups, k, s.K);
+          fixed16_lines_weight_stage(round_tables, word == 0 ? own_classes + k : nobody, pixel + kLineValues * first, inverses,
+                                     task.groups, k, s.K);
           fixed16_lines_add(task, &fetcher);
         }
       }

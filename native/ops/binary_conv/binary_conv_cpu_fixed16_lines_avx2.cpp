@@ -1,6 +1,6 @@
 // Fixed-point gradients with AVX2: tables in memory. See binary_conv_fixed16_lines.h.
 //
-// Two loads start in a cycle, so 80 multiply-adds are the ceiling, 73 with the loads of a tile's sums.
+// Two loads start in a cycle, so 120 multiply-adds are the ceiling, 101 with the loads of entries and of a tile's sums.
 #include <immintrin.h>
 #include <string.h>
 
@@ -14,6 +14,7 @@ using V = __m256i;
 
 BIREAL_INLINE V load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
 BIREAL_INLINE void store(int32_t* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
+BIREAL_INLINE void store(int64_t* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
 BIREAL_INLINE V first_lanes(int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -39,70 +40,134 @@ BIREAL_INLINE void transpose(__m256 (&row)[8]) {
   }
 }
 
-// 8 columns of a table. Entry i: bit b of i negates value b.
-BIREAL_INLINE void store_table(int32_t* out, const V (&value)[kLineValues]) {
-  const V plus = _mm256_add_epi32(value[2], value[1]), minus = _mm256_sub_epi32(value[2], value[1]);
-  const V low[4] = {_mm256_add_epi32(plus, value[0]), _mm256_sub_epi32(plus, value[0]), _mm256_add_epi32(minus, value[0]),
-                    _mm256_sub_epi32(minus, value[0])};  // those of entries 7 to 4 are the negatives
-  const V sum = _mm256_add_epi32(value[4], value[3]), difference = _mm256_sub_epi32(value[4], value[3]);
+// A row of a table is two vectors. Each 64-bit word has fields from bits 0, 21 and 43 on: vector i holds columns 8 i to 8 i + 7
+// in pairs in the outer fields, which are then the low and the high half of a word, and column 16 + 2 j + i in the middle of
+// word j.
+enum { kMiddleBit = 21, kHighBit = 43 };
+constexpr int64_t kField = (int64_t(1) << 21) - 1;
+
+// Words that hold `outer` (8 columns) and `middle` (8, of which each vector takes every other): sums mod 2^64 stay those of the
+// fields, also where a value is negative.
+template <int kVector>
+BIREAL_INLINE V packed(V outer, V middle) {
+  if (kVector == 1) middle = _mm256_srli_epi64(middle, 32);
+  const V low = _mm256_mul_epi32(outer, _mm256_set1_epi64x(1));                                    // the sign fills the word
+  const V high = _mm256_sllv_epi32(outer, _mm256_set1_epi64x(int64_t(kHighBit - 32) << 32 | 32));  // 32: none of the low half
+  return _mm256_add_epi64(_mm256_add_epi64(low, high), _mm256_mul_epi32(middle, _mm256_set1_epi64x(1 << kMiddleBit)));
+}
+BIREAL_INLINE V outer_fields(V words) {
+  const V halves = _mm256_srlv_epi32(words, _mm256_set1_epi64x(int64_t(kHighBit - 32) << 32));
+  return _mm256_and_si256(halves, _mm256_set1_epi64x(int64_t(0xFFFFFFFFull << 32) | kField));
+}
+BIREAL_INLINE V middle_fields(V first, V second) {
+  const V both = _mm256_blend_epi32(_mm256_srli_epi64(first, kMiddleBit), _mm256_slli_epi64(second, 32 - kMiddleBit), 0xAA);
+  return _mm256_and_si256(both, _mm256_set1_epi32(int(kField)));
+}
+
+// One vector of each row of a table: h of all values without a sign bit, less the value of each bit that is set, since
+// h of -q is h of q less q. Returns the sum of |q|: of all values without sign bits and with all of them.
+BIREAL_INLINE V store_table(int64_t* out, V none, const V (&value)[kLineValues]) {
+  V low[8];
+  low[0] = none;
+  low[1] = _mm256_sub_epi64(none, value[0]);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) low[2 + i] = _mm256_sub_epi64(low[i], value[1]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) low[4 + i] = _mm256_sub_epi64(low[i], value[2]);
+  const V both = _mm256_add_epi64(value[3], value[4]);
+  V all = none;
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    all = _mm256_sub_epi64(low[i], both);
+    store(out + kLineWords * i, low[i]);
+    store(out + kLineWords * (8 + i), _mm256_sub_epi64(low[i], value[3]));
+    store(out + kLineWords * (16 + i), _mm256_sub_epi64(low[i], value[4]));
+    store(out + kLineWords * (24 + i), all);
+  }
+  return _mm256_add_epi64(none, all);
+}
+
+// A table, of q [columns / 8][value]; adds |q| to magnitudes.
+template <bool kNarrow>
+BIREAL_INLINE void store_group(int64_t* out, V (&magnitudes)[2], const V (&q)[3][kLineValues]) {
   const V zero = _mm256_setzero_si256();
-  const V high[4] = {sum, difference, _mm256_sub_epi32(zero, difference), _mm256_sub_epi32(zero, sum)};
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j)
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      store(out + kLineColumns * (8 * j + i), _mm256_add_epi32(high[j], low[i]));
-      store(out + kLineColumns * (8 * j + 7 - i), _mm256_sub_epi32(high[j], low[i]));
-    }
+  V none[3] = {zero, zero, zero};
+#pragma GCC unroll 3
+  for (int eight = 0; eight < (kNarrow ? 1 : 3); ++eight)
+#pragma GCC unroll 5
+    for (int i = 0; i < kLineValues; ++i) none[eight] = _mm256_add_epi32(none[eight], _mm256_max_epi32(q[eight][i], zero));
+  V value[kLineValues];
+#pragma GCC unroll 5
+  for (int i = 0; i < kLineValues; ++i) value[i] = packed<0>(q[0][i], kNarrow ? zero : q[2][i]);
+  magnitudes[0] = _mm256_add_epi64(magnitudes[0], store_table(out, packed<0>(none[0], none[2]), value));
+  if (kNarrow) return;
+#pragma GCC unroll 5
+  for (int i = 0; i < kLineValues; ++i) value[i] = packed<1>(q[1][i], q[2][i]);
+  magnitudes[1] = _mm256_add_epi64(magnitudes[1], store_table(out + kLineWords / 2, packed<1>(none[1], none[2]), value));
+}
+
+// Adds fields to 24 (8) sums, or overwrites them.
+template <int kVectors, bool kFirst>
+BIREAL_INLINE void add_fields(int32_t* sums, const V (&words)[kVectors]) {
+  const auto add = [&](int column, V fields) {
+    store(sums + column, kFirst ? fields : _mm256_add_epi32(fields, load(sums + column)));
+  };
+  if (kVectors == 2) add(16, middle_fields(words[0], words[kVectors - 1]));
+#pragma GCC unroll 2
+  for (int i = 0; i < kVectors; ++i) add(8 * i, outer_fields(words[i]));
 }
 
 // One `asm` each, because gcc 12 would load first and then spill: all 16 registers hold sums.
-template <int kGroup>
-BIREAL_INLINE void add_entry(V (&sum)[2], const int32_t* tables, uint64_t entry) {
-  enum { kBytes = kGroup * kLineTable * 4 };
-  const auto* all = reinterpret_cast<const V(*)[kLineTable / 8]>(tables + kGroup * kLineTable);
-  asm("vpaddd %c3(%1,%2,8), %0, %0" : "+x"(sum[0]) : "r"(tables), "r"(entry), "i"(kBytes), "m"(*all));
-  asm("vpaddd %c3(%1,%2,8), %0, %0" : "+x"(sum[1]) : "r"(tables), "r"(entry), "i"(kBytes + 32), "m"(*all));
+template <int kGroup, int kVectors>
+BIREAL_INLINE void add_entry(V (&sum)[kVectors], const int64_t* tables, uint64_t entry) {
+  enum { kBytes = kGroup * kLineTable * 8 };
+  const auto* all = reinterpret_cast<const V(*)[kLineTable / 4]>(tables + kGroup * kLineTable);
+  asm("vpaddq %c3(%1,%2,8), %0, %0" : "+x"(sum[0]) : "r"(tables), "r"(entry), "i"(kBytes), "m"(*all));
+  if (kVectors == 2)
+    asm("vpaddq %c3(%1,%2,8), %0, %0" : "+x"(sum[kVectors - 1]) : "r"(tables), "r"(entry), "i"(kBytes + 32), "m"(*all));
 }
 
-template <int kGroups>
+template <int kGroups, int kVectors>
 struct Groups {
-  BIREAL_INLINE void add(V (&sum)[kLineChannels][2], const int32_t* tables, const uint8_t* entries) {
-    Groups<kGroups - 1>::add(sum, tables, entries);
+  BIREAL_INLINE void add(V (&sum)[kLineChannels][kVectors], const int64_t* tables, const uint8_t* entries) {
+    Groups<kGroups - 1, kVectors>::add(sum, tables, entries);
     uint64_t eight;  // one load for eight bytes: loads are what this waits for
     memcpy(&eight, entries + (kGroups - 1) * kLineChannels, sizeof eight);
 #pragma GCC unroll 8
-    for (int c = 0; c < kLineChannels; ++c) add_entry<kGroups - 1>(sum[c], tables, uint8_t(eight >> (8 * c)));
+    for (int c = 0; c < kLineChannels; ++c) add_entry<kGroups - 1, kVectors>(sum[c], tables, uint8_t(eight >> (8 * c)));
   }
 };
-template <>
-struct Groups<0> {
-  BIREAL_INLINE void add(V (&)[kLineChannels][2], const int32_t*, const uint8_t*) {}
+template <int kVectors>
+struct Groups<0, kVectors> {
+  BIREAL_INLINE void add(V (&)[kLineChannels][kVectors], const int64_t*, const uint8_t*) {}
 };
 
-template <int kGroups>
-BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int32_t* tables, const uint8_t* entries) {
-  V sum[kLineChannels][2];
+template <int kGroups, int kVectors>
+BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int64_t* tables, const uint8_t* entries) {
+  V sum[kLineChannels][kVectors];
 #pragma GCC unroll 8
   for (int c = 0; c < kLineChannels; ++c)
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) sum[c][half] = first ? _mm256_setzero_si256() : load(sums + c * kLineColumns + 8 * half);
-  Groups<kGroups>::add(sum, tables, entries);
+    for (int i = 0; i < kVectors; ++i) sum[c][i] = _mm256_setzero_si256();
+  Groups<kGroups, kVectors>::add(sum, tables, entries);
+  if (first) {
 #pragma GCC unroll 8
-  for (int c = 0; c < kLineChannels; ++c)
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) store(sums + c * kLineColumns + 8 * half, sum[c][half]);
+    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, true>(sums + c * kLineColumns, sum[c]);
+  } else {
+#pragma GCC unroll 8
+    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, false>(sums + c * kLineColumns, sum[c]);
+  }
 }
 
 BIREAL_INLINE void fetch(Fixed16LineFetcher* fetcher) {
   for (int64_t i = 0; i < fetcher->share && fetcher->piece < fetcher->end; ++i) {
     _mm_prefetch(reinterpret_cast<const char*>(fetcher->piece->begin + fetcher->done), _MM_HINT_T0);
-    fetcher->done += kLineColumns;
+    fetcher->done += kLineFetch;
     if (fetcher->done >= fetcher->piece->count) ++fetcher->piece, fetcher->done = 0;
   }
 }
 
-template <int kGroups>
+template <int kGroups, int kVectors>
 void add_groups(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
   for (const Fixed16LineRow* row = task.rows; row < task.rows + task.row_count; ++row)
     for (int64_t t = 0; t < task.S; ++t) {
@@ -110,15 +175,16 @@ void add_groups(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
       const uint8_t* entries = row->entries + t * task.tap_entries;
       for (int64_t block = 0; block < task.blocks; ++block) {
         fetch(fetcher);
-        add_tile<kGroups>(sums, row->first, task.tables, entries);
+        add_tile<kGroups, kVectors>(sums, row->first, task.tables, entries);
         sums += kLineChannels * kLineColumns;
         entries += task.block_entries;
       }
     }
 }
 
-BIREAL_INLINE V rounded(const float* dz, __m256 inverse, V present) {
-  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_maskload_ps(dz, present), inverse));
+// q. What is not finite comes out as -2^31: it belongs to a group that is left to float32, but must not reach its neighbours.
+BIREAL_INLINE V rounded(__m256 value, __m256 inverse) {
+  return _mm256_max_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(value, inverse)), _mm256_set1_epi32(-kFixed16Max));
 }
 
 BIREAL_INLINE __m256 scaled(V sum, __m256d step) {
@@ -130,13 +196,18 @@ BIREAL_INLINE __m256 scaled(V sum, __m256d step) {
 }  // namespace
 
 void fixed16_lines_add(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
-  static constexpr decltype(&add_groups<1>) kAdd[kLineGroups] = {add_groups<1>, add_groups<2>,  add_groups<3>,  add_groups<4>,
-                                                                 add_groups<5>, add_groups<6>,  add_groups<7>,  add_groups<8>,
-                                                                 add_groups<9>, add_groups<10>, add_groups<11>, add_groups<12>};
-  kAdd[task.groups - 1](task, fetcher);
+  using Add = decltype(&add_groups<1, 1>);
+#define BIREAL_GROUPS(n) \
+  { add_groups<n, 1>, add_groups<n, 2> }
+  static constexpr Add kAdd[kLineGroups][2] = {BIREAL_GROUPS(1), BIREAL_GROUPS(2),  BIREAL_GROUPS(3),  BIREAL_GROUPS(4),
+                                               BIREAL_GROUPS(5), BIREAL_GROUPS(6),  BIREAL_GROUPS(7),  BIREAL_GROUPS(8),
+                                               BIREAL_GROUPS(9), BIREAL_GROUPS(10), BIREAL_GROUPS(11), BIREAL_GROUPS(12),
+                                               BIREAL_GROUPS(13)};
+#undef BIREAL_GROUPS
+  kAdd[task.groups - 1][task.narrow ? 0 : 1](task, fetcher);
 }
 
-void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t blocks, int64_t groups, int64_t k, int64_t K,
+void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t blocks, int64_t groups, int64_t k, int64_t k_end,
                            int64_t C, int64_t R, int64_t S) {
   const int64_t Cw = word_count(C), c = block * kLineChannels, row = R * S * Cw;
   for (int64_t tap = 0; tap < R * S; ++tap)
@@ -144,7 +215,7 @@ void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t
       const int64_t k0 = k + group * kLineValues;
       const word_t* from = w + k0 * row + tap * Cw + c / kWordBits;
       uint64_t entries = 0;
-      for (int64_t i = 0; i < kLineValues && k0 + i < K; ++i) {
+      for (int64_t i = 0; i < kLineValues && k0 + i < k_end; ++i) {
         // Bit c of a byte to byte c.
         const uint64_t bits = (from[i * row] >> (c % kWordBits) & 0xFFu) * 0x0101010101010101ull & 0x8040201008040201ull;
         entries |= ((bits + 0x7F7F7F7F7F7F7F7Full) >> 7 & 0x0101010101010101ull) * uint64_t(kLineEntry << i);
@@ -153,32 +224,50 @@ void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t
     }
 }
 
-void fixed16_lines_stage(int32_t* out, const float* const* column, int64_t offset, const float* inverse, const float* alpha,
-                         int64_t groups, int64_t k, int64_t K) {
-  enum { kMost = (kLineGroups * kLineValues + 7) / 8 };
-  for (int half = 0; half < kLineColumns; half += 8) {
-    __m256 q[kMost * 8];  // [output channel]
+namespace {
+
+template <bool kNarrow>
+BIREAL_INLINE void stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
+                         const float* alpha, int64_t groups, int64_t k, int64_t k_end) {
+  enum { kEights = (kLineGroups * kLineValues + 7) / 8 };
+  __m256 q[3][kEights * 8];  // [columns / 8][output channel]
+  for (int part = 0; part < (kNarrow ? 1 : 3); ++part)
     for (int64_t eight = 0; 8 * eight < groups * kLineValues; ++eight) {
       const int64_t k0 = k + 8 * eight;
-      const V present = first_lanes(K - k0 < 8 ? K - k0 : 8);
+      __m256* values = q[part] + 8 * eight;
+      if (k0 >= k_end) {
+        for (int i = 0; i < 8; ++i) values[i] = _mm256_setzero_ps();
+        continue;
+      }
+      const V present = first_lanes(k_end - k0 < 8 ? k_end - k0 : 8);
       const __m256 scale = _mm256_maskload_ps(alpha + k0, present);
-      __m256 values[8];
+      __m256 rows[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        const __m256 value = _mm256_mul_ps(_mm256_maskload_ps(column[half + i] + offset + k0, present), scale);
-        values[i] = _mm256_castsi256_ps(_mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse[half + i]))));
+        const __m256 value = _mm256_mul_ps(_mm256_maskload_ps(column[8 * part + i] + offset + k0, present), scale);
+        rows[i] = _mm256_castsi256_ps(rounded(value, _mm256_set1_ps(inverse[8 * part + i])));
       }
-      transpose(values);
+      transpose(rows);
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) q[8 * eight + i] = values[i];
+      for (int i = 0; i < 8; ++i) values[i] = rows[i];
     }
-    for (int64_t group = 0; group < groups; ++group) {
-      V value[kLineValues];
+  V sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int64_t group = 0; group < groups; ++group) {
+    V value[3][kLineValues];
+#pragma GCC unroll 3
+    for (int part = 0; part < (kNarrow ? 1 : 3); ++part)
 #pragma GCC unroll 5
-      for (int i = 0; i < kLineValues; ++i) value[i] = _mm256_castps_si256(q[group * kLineValues + i]);
-      store_table(out + group * kLineTable + half, value);
-    }
+      for (int i = 0; i < kLineValues; ++i) value[part][i] = _mm256_castps_si256(q[part][group * kLineValues + i]);
+    store_group<kNarrow>(out + group * kLineTable, sums, value);
   }
+  add_fields<2, true>(magnitudes, sums);
+}
+
+}  // namespace
+
+void fixed16_lines_stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
+                         const float* alpha, int64_t groups, int64_t k, int64_t k_end, bool narrow) {
+  (narrow ? stage<true> : stage<false>)(out, magnitudes, column, offset, inverse, alpha, groups, k, k_end);
 }
 
 void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t tap_sums, int64_t strips, int64_t strip_sums) {
@@ -189,8 +278,8 @@ void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t 
       int32_t* to = out + strip * kLineColumns;
 #pragma GCC unroll 8
       for (int c = 0; c < kLineChannels; ++c)
-#pragma GCC unroll 2
-        for (int half = 0; half < kLineColumns; half += 8) store(to + c * columns + half, load(from + c * kLineColumns + half));
+#pragma GCC unroll 3
+        for (int i = 0; i < kLineColumns; i += 8) store(to + c * columns + i, load(from + c * kLineColumns + i));
     }
 }
 
@@ -207,16 +296,18 @@ void fixed16_lines_finish(const Fixed16LineImage& image) {
       V sum[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) sum[i] = _mm256_setzero_si256();
+      V magnitudes = _mm256_setzero_si256();
       for (int64_t t = first_tap; t < image.S; t += image.stride) {
         const int64_t q = j + (phase + image.pad - t) / image.stride;  // without remainder
         const int32_t* from = image.sums + t * kLineChannels * image.columns + q;
         const V mask = load(image.inside + q);
+        magnitudes = _mm256_add_epi32(magnitudes, _mm256_and_si256(mask, load(image.magnitudes + q)));
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) sum[i] = _mm256_add_epi32(sum[i], _mm256_and_si256(mask, load(from + i * image.columns)));
       }
       __m256 value[8];
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) value[i] = scaled(sum[i], step);
+      for (int i = 0; i < 8; ++i) value[i] = scaled(_mm256_sub_epi32(_mm256_add_epi32(sum[i], sum[i]), magnitudes), step);
       transpose(value);
       if (here == 8 && image.channels == 8) {
 #pragma GCC unroll 8
@@ -254,27 +345,47 @@ void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, c
     }
 }
 
-void fixed16_lines_weight_stage(int32_t* out, const float* const* pixels, const float* inverse, int64_t groups, int64_t k,
-                                int64_t K) {
-  for (int64_t half = 0; half < kLineColumns; half += 8) {
-    const V present = first_lanes(K - k - half);
-    const __m256 scale = _mm256_maskload_ps(inverse + k + half, present);
-    for (int64_t group = 0; group < groups; ++group) {
-      V value[kLineValues];
-#pragma GCC unroll 5
-      for (int i = 0; i < kLineValues; ++i) {
-        const float* pixel = pixels[kLineValues * group + i];
-        value[i] = pixel ? rounded(pixel + k + half, scale, present) : _mm256_setzero_si256();
-      }
-      store_table(out + group * kLineTable + half, value);
-    }
+namespace {
+
+template <bool kNarrow>
+BIREAL_INLINE void weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
+                                int64_t groups, int64_t k, int64_t K) {
+  V present[3], sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  __m256 scale[3];
+#pragma GCC unroll 3
+  for (int part = 0; part < (kNarrow ? 1 : 3); ++part) {
+    present[part] = first_lanes(K - k - 8 * part);
+    scale[part] = _mm256_maskload_ps(inverse + k + 8 * part, present[part]);
   }
+  for (int64_t group = 0; group < groups; ++group) {
+    V value[3][kLineValues];
+#pragma GCC unroll 5
+    for (int i = 0; i < kLineValues; ++i) {
+      const float* pixel = pixels[kLineValues * group + i];
+#pragma GCC unroll 3
+      for (int part = 0; part < (kNarrow ? 1 : 3); ++part)
+        value[part][i] =
+            pixel ? rounded(_mm256_maskload_ps(pixel + k + 8 * part, present[part]), scale[part]) : _mm256_setzero_si256();
+    }
+    store_group<kNarrow>(out + group * kLineTable, sums, value);
+  }
+  if (kNarrow)
+    add_fields<1, false>(magnitudes, {sums[0]});
+  else
+    add_fields<2, false>(magnitudes, sums);
+}
+
+}  // namespace
+
+void fixed16_lines_weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
+                                int64_t groups, int64_t k, int64_t K) {
+  (K - k <= kLineNarrow ? weight_stage<true> : weight_stage<false>)(out, magnitudes, pixels, inverse, groups, k, K);
 }
 
 void fixed16_lines_pixel(int32_t* sums, int64_t* squares, const float* dz, const float* inverse, int64_t channels) {
   for (int64_t k = 0; k < channels; k += 8) {
     const V present = first_lanes(channels - k);
-    const V q = rounded(dz + k, _mm256_maskload_ps(inverse + k, present), present);
+    const V q = rounded(_mm256_maskload_ps(dz + k, present), _mm256_maskload_ps(inverse + k, present));
     if (sums) store(sums + k, _mm256_add_epi32(q, load(sums + k)));
     if (!squares) continue;
     const V low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(q)), high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(q, 1));
@@ -287,14 +398,14 @@ void fixed16_lines_pixel(int32_t* sums, int64_t* squares, const float* dz, const
 void fixed16_lines_weight_finish(float* const* out, const int32_t* sums, int64_t slice_sums, int64_t slices,
                                  const double* correction, const double* step, int64_t C, bool accumulate) {
   for (int64_t c = 0; c < C; c += 8, sums += 8 * kLineColumns)
-#pragma GCC unroll 2
-    for (int half = 0; half < kLineColumns; half += 8) {
-      const __m256d off[2] = {_mm256_loadu_pd(correction + half), _mm256_loadu_pd(correction + half + 4)};
-      const __m256d scale[2] = {_mm256_loadu_pd(step + half), _mm256_loadu_pd(step + half + 4)};
+#pragma GCC unroll 3
+    for (int k0 = 0; k0 < kLineColumns; k0 += 8) {
+      const __m256d off[2] = {_mm256_loadu_pd(correction + k0), _mm256_loadu_pd(correction + k0 + 4)};
+      const __m256d scale[2] = {_mm256_loadu_pd(step + k0), _mm256_loadu_pd(step + k0 + 4)};
       __m256 value[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        const int32_t* from = sums + i * kLineColumns + half;
+        const int32_t* from = sums + i * kLineColumns + k0;
         __m256d sum[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};  // exact: integers below 2^53
         for (int64_t slice = 0; slice < slices; ++slice, from += slice_sums)
 #pragma GCC unroll 2
@@ -302,15 +413,15 @@ void fixed16_lines_weight_finish(float* const* out, const int32_t* sums, int64_t
             const __m128i four = _mm_load_si128(reinterpret_cast<const __m128i*>(from + 4 * part));
             sum[part] = _mm256_add_pd(sum[part], _mm256_cvtepi32_pd(four));
           }
-        const __m128 low = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(sum[0], off[0]), scale[0]));
-        const __m128 high = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(sum[1], off[1]), scale[1]));
+        const __m128 low = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(_mm256_add_pd(sum[0], sum[0]), off[0]), scale[0]));
+        const __m128 high = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(_mm256_add_pd(sum[1], sum[1]), off[1]), scale[1]));
         value[i] = _mm256_set_m128(high, low);
       }
       transpose(value);
       const V present = first_lanes(C - c);
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        float* target = out[half + i];
+        float* target = out[k0 + i];
         if (!target) continue;
         if (C - c >= 8)
           _mm256_storeu_ps(target + c, accumulate ? _mm256_add_ps(_mm256_loadu_ps(target + c), value[i]) : value[i]);

@@ -253,6 +253,20 @@ TEST(BinaryConvFixed16, NonFiniteTinyAndZeroGroups) {
   });
 }
 
+// AVX2 keeps three columns in a 64-bit word (binary_conv_fixed16_lines.h): columns of one line, or output channels.
+TEST(BinaryConvFixed16, WhatIsNotFiniteDoesNotReachItsNeighbours) {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t column = 0; column < 7; ++column)
+    for (int64_t bad_image : {0, 1, 3}) {
+      Case c({5, 2, 7, 9, 26, 3, 3, 1, 1}, 5);
+      const int64_t bad_channel = (7 * bad_image + column) % 24;
+      c.dz[bad_image * c.s.output_count(1) + column * c.s.K + bad_channel] = column % 2 ? nan : -inf;
+      check(
+          c, [&](int64_t image, int64_t k) { return image != bad_image && k != bad_channel; }, kNone);
+      if (HasFatalFailure()) return;
+    }
+}
+
 TEST(BinaryConvFixed16, GroupsWithAFewHugeValuesGoThroughFloat32) {
   // 168,000 values of which one is 0.25 and the others 0 or 0.001: max / rms = 410 or 212.
   for (float other : {0.0f, 1e-3f}) {
