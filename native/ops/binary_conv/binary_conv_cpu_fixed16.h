@@ -69,7 +69,8 @@ struct Fixed16InputLines {
   int64_t rounds, round_channels, round_groups;  // output channels and groups whose tables there are at a time
   int64_t blocks, c_parts;                       // of 8 channels, of a task
   int64_t rows, row_parts, margin;
-  int64_t weights, inside, tables, sums, line, sources, inverses, row_tasks, ahead, workers, worker_bytes, bytes;
+  int64_t weights, inside, tables, words, sums, strip_magnitudes, strip_states, line, sources, inverses, row_tasks, ahead,
+      workers, worker_bytes, bytes;
 
   Fixed16InputLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   void run(Context& context, const Conv2dShape& shape, const Fixed16Kernel& kernel, uint32_t* magnitudes, char* falls_back,
@@ -89,7 +90,8 @@ struct Fixed16WeightLines {
   int64_t images, rows, row_blocks, phases, phase_lines;  // of a chunk; phases of rows of x, and its lines of each
   int64_t padded_K, padded_C, k_block, k_blocks, c_words, c_blocks, classes, slice_sums, max_slices;
   int64_t class_sums, class_totals, squares, sums, workers;
-  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, ahead, tables, worker_bytes, bytes;
+  int64_t x, columns, pixels, pixel_classes, column_classes, entries, filter_rows, ahead, tables, strip_words, worker_bytes,
+      bytes;
 
   Fixed16WeightLines(const Conv2dShape& shape, int threads, int64_t head_bytes);
   int64_t chunks(int64_t n) const { return ceil_div(n, images) * row_blocks; }

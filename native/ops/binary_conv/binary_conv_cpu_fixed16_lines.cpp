@@ -11,6 +11,26 @@ namespace bireal::cpu {
 // bwd_weight: groups of a round, all of five terms.
 enum { kWeightGroups = kLineTerms / kLineValues };
 
+// H of a strip: how far its fields may be filled, and whether fields were flushed into its sums.
+struct StripState {
+  int64_t filled = 0;  // 0: H is all zeros, or not there yet
+  bool flushed = false;
+
+  /// Makes room for a round whose largest sum of |q| is `largest`, with flush(whether it is the first). Returns whether the
+  /// round overwrites H.
+  template <class Flush>
+  bool takes(int64_t largest, const Flush& flush) {
+    if (filled + largest > kLineField) {
+      flush(!flushed);
+      flushed = true;
+      filled = 0;
+    }
+    const bool first = filled == 0;
+    filled += largest;
+    return first;
+  }
+};
+
 // Whether the last strip of a line is.
 static bool is_narrow(int64_t columns) {
   const int64_t last = columns % kLineColumns;
@@ -31,7 +51,7 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
 
   // Sums of the rows of dx that a row of dz reaches stay in a second-level cache of 512 kB, beside entries and dz. Costs in
   // cycles: the tables of a group, and its share of a tile; a narrow strip takes half.
-  const int64_t block_bytes = s.taps() * kLineChannels * kLineColumns * int64_t(sizeof(int32_t));
+  const int64_t block_bytes = s.taps() * kLineChannels * kLineWords * int64_t(sizeof(int64_t));
   auto strips_of = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
   double least = 0;
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, kLineColumns); ++count) {
@@ -56,7 +76,10 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   weights = parts.add(all_blocks * s.taps() * rounds * round_groups * kLineChannels, 1);
   inside = parts.add(round_up(Q, kLineColumns) + 2 * margin, sizeof(int32_t));
   tables = worker.add(std::max<int64_t>(kLineGroups * kLineTable, s.K), sizeof(int64_t));  // first the magnitudes by channel
-  sums = worker.add(s.R * strips * (s.S * blocks * kLineChannels + 1) * kLineColumns, sizeof(int32_t));
+  words = worker.add(s.R * strips * s.S * blocks * kLineChannels * kLineWords, sizeof(int64_t));
+  sums = worker.add(s.R * strips * s.S * blocks * kLineChannels * kLineColumns, sizeof(int32_t));
+  strip_magnitudes = worker.add(s.R * strips * kLineColumns, sizeof(int32_t));
+  strip_states = worker.add(s.R * strips, sizeof(StripState));
   line = worker.add((s.S * kLineChannels + 1) * strips * kLineColumns + 2 * margin, sizeof(int32_t));
   sources = worker.add(strips * kLineColumns, sizeof(const float*));
   inverses = worker.add(strips * kLineColumns, sizeof(float));
@@ -101,14 +124,16 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     const int64_t first_block = index % c_parts * blocks, task_blocks = std::min(blocks, all_blocks - first_block);
     const int64_t h_begin = index / c_parts % row_parts * rows, h_end = std::min(s.H, h_begin + rows);
     const int64_t used = ceil_div(count * Q, kLineColumns), columns = used * kLineColumns;
-    // Of a row of dx: [strip][sums of h, then of |q|].
-    const int64_t tap_sums = task_blocks * kLineChannels * kLineColumns, strip_sums = s.S * tap_sums + kLineColumns,
-                  row_sums = used * strip_sums;
+    const int64_t strip_rows = s.S * task_blocks * kLineChannels;  // of words, or of sums
+    const int64_t tap_words = task_blocks * kLineChannels * kLineWords, tap_sums = task_blocks * kLineChannels * kLineColumns;
     const int64_t c0 = first_block * kLineChannels, channels = std::min(s.C - c0, task_blocks * kLineChannels);
     for (int64_t i = 0; judged_by_task && i < count; ++i) judge(image + i, worker);
     char* own = part<char>(workspace, workers + worker * worker_bytes);
     int64_t* round_tables = part<int64_t>(own, tables);
+    int64_t* all_words = part<int64_t>(own, words);
     int32_t* all_sums = part<int32_t>(own, sums);
+    int32_t* all_magnitudes = part<int32_t>(own, strip_magnitudes);
+    StripState* states = part<StripState>(own, strip_states);  // these four [h % R][strip]
     int32_t* line_sums = part<int32_t>(own, line) + margin;
     const float** source = part<const float*>(own, sources);
     float* inverse = part<float>(own, inverses);
@@ -121,11 +146,15 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     }
 
     int32_t* line_magnitudes = line_sums + s.S * kLineChannels * columns;
-    auto finish_row = [&](int64_t h, const int32_t* row) {
-      for (int64_t strip = 0; strip < used; ++strip)
-        std::copy_n(row + (strip + 1) * strip_sums - kLineColumns, kLineColumns, line_magnitudes + strip * kLineColumns);
+    auto finish_row = [&](int64_t h) {
+      const int64_t first_strip = h % s.R * used;
+      std::copy_n(all_magnitudes + first_strip * kLineColumns, columns, line_magnitudes);
       for (int64_t block = 0; block < task_blocks; ++block) {
-        fixed16_lines_gather(line_sums, row + block * kLineChannels * kLineColumns, s.S, tap_sums, used, strip_sums);
+        for (int64_t strip = 0; strip < used; ++strip) {
+          const int64_t row = (first_strip + strip) * strip_rows + block * kLineChannels;
+          fixed16_lines_gather(line_sums + strip * kLineColumns, columns, all_words + row * kLineWords, tap_words,
+                               states[first_strip + strip].flushed ? all_sums + row * kLineColumns : nullptr, tap_sums, s.S);
+        }
         Fixed16LineImage out;
         out.inside = is_inside;
         out.channels = std::min<int64_t>(kLineChannels, channels - block * kLineChannels);
@@ -142,13 +171,15 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
     };
     for (int64_t h = h_begin; h < h_end; ++h)
       if (first_row(h) > last_row(h)) {
-        std::fill(all_sums, all_sums + row_sums, 0);
-        finish_row(h, all_sums);
+        std::fill_n(all_words + h % s.R * used * strip_rows * kLineWords, used * strip_rows * kLineWords, int64_t(0));
+        std::fill_n(all_magnitudes + h % s.R * columns, columns, 0);
+        std::fill_n(states + h % s.R * used, used, StripState());
+        finish_row(h);
       }
 
     Fixed16LineTask task;
     task.tables = round_tables, task.rows = reached;
-    task.S = s.S, task.blocks = task_blocks, task.tap_sums = tap_sums;
+    task.S = s.S, task.blocks = task_blocks, task.tap_words = tap_words;
     task.groups = round_groups, task.block_entries = round_groups * kLineChannels;
     task.tap_entries = all_blocks * task.block_entries;
     for (int64_t p = first_row(h_begin); p <= last_row(h_end - 1); ++p) {
@@ -167,23 +198,29 @@ void Fixed16InputLines::run(Context& context, const Conv2dShape& s, const Fixed1
         task.narrow = strip == used - 1 && is_narrow(count * Q);
         for (int64_t round = 0; round < rounds; ++round) {
           const uint8_t* entries = all_weights + round * round_bytes + first_block * task.block_entries;
-          alignas(32) int32_t strip_magnitudes[kLineColumns];
-          fixed16_lines_stage(round_tables, strip_magnitudes, source + strip * kLineColumns, p * Q * s.K,
-                              inverse + strip * kLineColumns, alpha, round_groups, round * round_channels,
-                              std::min(s.K, (round + 1) * round_channels), task.narrow);
+          alignas(32) int32_t round_magnitudes[kLineColumns] = {};
+          const int32_t largest = fixed16_lines_stage(round_tables, round_magnitudes, source + strip * kLineColumns, p * Q * s.K,
+                                                      inverse + strip * kLineColumns, alpha, round_groups, round * round_channels,
+                                                      std::min(s.K, (round + 1) * round_channels), task.narrow);
           for (int64_t h = h0; h < h1; ++h) {
-            Fixed16LineRow& row = reached[h - h0];
-            row = {all_sums + h % s.R * row_sums + strip * strip_sums, entries + (h - top) * s.S * task.tap_entries,
-                   round == 0 && first_row(h) == p};
-            int32_t* magnitudes_of_row = row.sums + s.S * tap_sums;
-            for (int i = 0; i < kLineColumns; ++i)
-              magnitudes_of_row[i] = strip_magnitudes[i] + (row.first ? 0 : magnitudes_of_row[i]);
+            const int64_t at = h % s.R * used + strip;
+            int64_t* strip_words = all_words + at * strip_rows * kLineWords;
+            int32_t* magnitudes_of_row = all_magnitudes + at * kLineColumns;
+            if (round == 0 && first_row(h) == p) {
+              states[at] = StripState();
+              std::fill_n(magnitudes_of_row, kLineColumns, 0);
+            }
+            const bool first = states[at].takes(largest, [&](bool first_flush) {
+              fixed16_lines_flush(all_sums + at * strip_rows * kLineColumns, strip_words, strip_rows, first_flush, task.narrow);
+            });
+            reached[h - h0] = {strip_words, entries + (h - top) * s.S * task.tap_entries, first};
+            for (int i = 0; i < kLineColumns; ++i) magnitudes_of_row[i] += round_magnitudes[i];
           }
           fixed16_lines_add(task, &fetcher);
         }
       }
       for (int64_t h = h0; h < h1; ++h)
-        if (last_row(h) == p) finish_row(h, all_sums + h % s.R * row_sums);
+        if (last_row(h) == p) finish_row(h);
     }
   });
 }
@@ -241,6 +278,7 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   filter_rows = worker.add(s.R, sizeof(Fixed16LineRow));
   ahead = worker.add(kWeightGroups * kLineValues, sizeof(Fixed16LineAhead));
   tables = worker.add(kWeightGroups * kLineTable, sizeof(int64_t));
+  strip_words = worker.add(s.taps() * c_words * kWordBits * kLineWords, sizeof(int64_t));
   worker_bytes = worker.bytes;
   workers = parts.add(threads, worker_bytes);
   bytes = parts.bytes;
@@ -272,11 +310,13 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
         std::fill(own_classes + border * padded_K + k0, own_classes + border * padded_K + k1, 0);
       std::fill(own_squares + k0, own_squares + k1, int64_t(0));
     }
+    int64_t* h_words = part<int64_t>(own, strip_words);
     alignas(32) int32_t nobody[kLineColumns] = {};  // the sums of |q| of a task that has other input channels
     Fixed16LineTask task;
     task.tables = round_tables, task.rows = filter_row, task.row_count = s.R;
-    task.S = s.S, task.tap_sums = padded_C * kLineColumns;
+    task.S = s.S;
     task.blocks = ceil_div(std::min(s.C - word * kWordBits, here * kWordBits), kLineChannels);
+    task.tap_words = task.blocks * kLineChannels * kLineWords;
 
     const int64_t first_chunk = chunk_count * slice / slice_count, end_chunk = chunk_count * (slice + 1) / slice_count;
     for (int64_t chunk = first_chunk; chunk < end_chunk; ++chunk) {
@@ -327,13 +367,15 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
       for (int64_t k = k0; k < k1; k += kLineColumns) {
         int32_t* k_sums = part<int32_t>(workspace, sums) + slice * slice_sums +
                           (k / kLineColumns * taps * padded_C + word * kWordBits) * kLineColumns;
+        task.narrow = s.K - k <= kLineNarrow;
+        StripState state;
+        const auto flush = [&](bool first_flush) {
+          for (int64_t t = 0; t < taps; ++t)
+            fixed16_lines_flush(k_sums + t * padded_C * kLineColumns, h_words + t * task.tap_words, task.blocks * kLineChannels,
+                                first_flush && chunk == first_chunk, task.narrow);
+        };
         for (int64_t first = 0; first < groups; first += round_groups) {
           task.groups = std::min(round_groups, groups - first);
-          task.narrow = s.K - k <= kLineNarrow;
-          for (int64_t r = 0; r < s.R; ++r)
-            filter_row[r] = {k_sums + r * s.S * task.tap_sums,
-                             all_entries + ((r % s.stride * phase_lines + r / s.stride) * row_groups + first) * kLineChannels,
-                             chunk == first_chunk && first == 0};
           // What the next round reads.
           const bool more = first + round_groups < groups;
           const int64_t next = more ? first + round_groups : 0, next_k = more ? k : k + kLineColumns;
@@ -341,10 +383,16 @@ void Fixed16WeightLines::run(Context& context, const Conv2dShape& s, const float
           for (int64_t i = kLineValues * next; next_k < k1 && i < kLineValues * std::min(groups, next + round_groups); ++i)
             if (pixel[i]) pieces[piece_count++] = {pixel[i] + next_k, kLineColumns};
           Fixed16LineFetcher fetcher(pieces, piece_count, taps * task.blocks);
-          fixed16_lines_weight_stage(round_tables, word == 0 ? own_classes + k : nobody, pixel + kLineValues * first, inverses,
-                                     task.groups, k, s.K);
+          const int32_t largest = fixed16_lines_weight_stage(round_tables, word == 0 ? own_classes + k : nobody,
+                                                             pixel + kLineValues * first, inverses, task.groups, k, s.K);
+          const bool overwrite = state.takes(largest, flush);
+          for (int64_t r = 0; r < s.R; ++r)
+            filter_row[r] = {h_words + r * s.S * task.tap_words,
+                             all_entries + ((r % s.stride * phase_lines + r / s.stride) * row_groups + first) * kLineChannels,
+                             overwrite};
           fixed16_lines_add(task, &fetcher);
         }
+        flush(!state.flushed);
       }
       if (word != 0) continue;
       // The border is staged as +1: what it has added there is taken off again, tap by tap, in the end.

@@ -1,6 +1,6 @@
 // Fixed-point gradients with AVX2: tables in memory. See binary_conv_fixed16_lines.h.
 //
-// Two loads start in a cycle, so 120 multiply-adds are the ceiling, 101 with the loads of entries and of a tile's sums.
+// Two loads start in a cycle, so 120 multiply-adds are the ceiling, 105 with the loads of entries and of a tile's sums.
 #include <immintrin.h>
 #include <string.h>
 
@@ -13,6 +13,7 @@ namespace {
 using V = __m256i;
 
 BIREAL_INLINE V load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
+BIREAL_INLINE V load(const int64_t* p) { return _mm256_load_si256(reinterpret_cast<const V*>(p)); }
 BIREAL_INLINE void store(int32_t* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
 BIREAL_INLINE void store(int64_t* p, V v) { _mm256_store_si256(reinterpret_cast<V*>(p), v); }
 BIREAL_INLINE V first_lanes(int64_t count) {
@@ -117,6 +118,23 @@ BIREAL_INLINE void add_fields(int32_t* sums, const V (&words)[kVectors]) {
   for (int i = 0; i < kVectors; ++i) add(8 * i, outer_fields(words[i]));
 }
 
+// Adds fields to 24 (8) magnitudes; returns the largest of the fields.
+template <bool kNarrow>
+BIREAL_INLINE int32_t add_magnitudes(int32_t* magnitudes, const V (&words)[2]) {
+  V largest = outer_fields(words[0]);
+  if (kNarrow) {
+    add_fields<1, false>(magnitudes, {words[0]});
+  } else {
+    add_fields<2, false>(magnitudes, words);
+    largest = _mm256_max_epi32(_mm256_max_epi32(largest, outer_fields(words[1])), middle_fields(words[0], words[1]));
+  }
+  alignas(32) int32_t each[8];
+  store(each, largest);
+  int32_t result = 0;
+  for (int32_t one : each) result = one > result ? one : result;
+  return result;
+}
+
 // One `asm` each, because gcc 12 would load first and then spill: all 16 registers hold sums.
 template <int kGroup, int kVectors>
 BIREAL_INLINE void add_entry(V (&sum)[kVectors], const int64_t* tables, uint64_t entry) {
@@ -143,20 +161,17 @@ struct Groups<0, kVectors> {
 };
 
 template <int kGroups, int kVectors>
-BIREAL_INLINE void add_tile(int32_t* sums, bool first, const int64_t* tables, const uint8_t* entries) {
+BIREAL_INLINE void add_tile(int64_t* words, bool first, const int64_t* tables, const uint8_t* entries) {
   V sum[kLineChannels][kVectors];
 #pragma GCC unroll 8
   for (int c = 0; c < kLineChannels; ++c)
 #pragma GCC unroll 2
-    for (int i = 0; i < kVectors; ++i) sum[c][i] = _mm256_setzero_si256();
+    for (int i = 0; i < kVectors; ++i) sum[c][i] = first ? _mm256_setzero_si256() : load(words + c * kLineWords + 4 * i);
   Groups<kGroups, kVectors>::add(sum, tables, entries);
-  if (first) {
 #pragma GCC unroll 8
-    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, true>(sums + c * kLineColumns, sum[c]);
-  } else {
-#pragma GCC unroll 8
-    for (int c = 0; c < kLineChannels; ++c) add_fields<kVectors, false>(sums + c * kLineColumns, sum[c]);
-  }
+  for (int c = 0; c < kLineChannels; ++c)
+#pragma GCC unroll 2
+    for (int i = 0; i < kVectors; ++i) store(words + c * kLineWords + 4 * i, sum[c][i]);
 }
 
 BIREAL_INLINE void fetch(Fixed16LineFetcher* fetcher) {
@@ -171,12 +186,12 @@ template <int kGroups, int kVectors>
 void add_groups(const Fixed16LineTask& task, Fixed16LineFetcher* fetcher) {
   for (const Fixed16LineRow* row = task.rows; row < task.rows + task.row_count; ++row)
     for (int64_t t = 0; t < task.S; ++t) {
-      int32_t* sums = row->sums + t * task.tap_sums;
+      int64_t* words = row->words + t * task.tap_words;
       const uint8_t* entries = row->entries + t * task.tap_entries;
       for (int64_t block = 0; block < task.blocks; ++block) {
         fetch(fetcher);
-        add_tile<kGroups, kVectors>(sums, row->first, task.tables, entries);
-        sums += kLineChannels * kLineColumns;
+        add_tile<kGroups, kVectors>(words, row->first, task.tables, entries);
+        words += kLineChannels * kLineWords;
         entries += task.block_entries;
       }
     }
@@ -227,8 +242,8 @@ void fixed16_lines_weights(uint8_t* out, const word_t* w, int64_t block, int64_t
 namespace {
 
 template <bool kNarrow>
-BIREAL_INLINE void stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
-                         const float* alpha, int64_t groups, int64_t k, int64_t k_end) {
+BIREAL_INLINE int32_t stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
+                            const float* alpha, int64_t groups, int64_t k, int64_t k_end) {
   enum { kEights = (kLineGroups * kLineValues + 7) / 8 };
   __m256 q[3][kEights * 8];  // [columns / 8][output channel]
   for (int part = 0; part < (kNarrow ? 1 : 3); ++part)
@@ -260,26 +275,38 @@ BIREAL_INLINE void stage(int64_t* out, int32_t* magnitudes, const float* const* 
       for (int i = 0; i < kLineValues; ++i) value[part][i] = _mm256_castps_si256(q[part][group * kLineValues + i]);
     store_group<kNarrow>(out + group * kLineTable, sums, value);
   }
-  add_fields<2, true>(magnitudes, sums);
+  return add_magnitudes<kNarrow>(magnitudes, sums);
 }
 
 }  // namespace
 
-void fixed16_lines_stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
-                         const float* alpha, int64_t groups, int64_t k, int64_t k_end, bool narrow) {
-  (narrow ? stage<true> : stage<false>)(out, magnitudes, column, offset, inverse, alpha, groups, k, k_end);
+int32_t fixed16_lines_stage(int64_t* out, int32_t* magnitudes, const float* const* column, int64_t offset, const float* inverse,
+                            const float* alpha, int64_t groups, int64_t k, int64_t k_end, bool narrow) {
+  return (narrow ? stage<true> : stage<false>)(out, magnitudes, column, offset, inverse, alpha, groups, k, k_end);
 }
 
-void fixed16_lines_gather(int32_t* out, const int32_t* sums, int64_t S, int64_t tap_sums, int64_t strips, int64_t strip_sums) {
-  const int64_t columns = strips * kLineColumns;
-  for (int64_t t = 0; t < S; ++t, sums += tap_sums, out += kLineChannels * columns)
-    for (int64_t strip = 0; strip < strips; ++strip) {
-      const int32_t* from = sums + strip * strip_sums;
-      int32_t* to = out + strip * kLineColumns;
-#pragma GCC unroll 8
-      for (int c = 0; c < kLineChannels; ++c)
+void fixed16_lines_flush(int32_t* sums, const int64_t* words, int64_t count, bool first, bool narrow) {
+  for (int64_t i = 0; i < count; ++i, sums += kLineColumns, words += kLineWords) {
+    const V row[2] = {load(words), narrow ? _mm256_setzero_si256() : load(words + 4)};
+    if (first)
+      add_fields<2, true>(sums, row);
+    else
+      add_fields<2, false>(sums, row);
+  }
+}
+
+void fixed16_lines_gather(int32_t* out, int64_t columns, const int64_t* words, int64_t tap_words, const int32_t* sums,
+                          int64_t tap_sums, int64_t S) {
+  for (int64_t t = 0; t < S; ++t, words += tap_words)
+#pragma GCC unroll 2
+    for (int c = 0; c < kLineChannels; ++c, out += columns) {
+      const V row[2] = {load(words + c * kLineWords), load(words + c * kLineWords + 4)};
+      V fields[3] = {outer_fields(row[0]), outer_fields(row[1]), middle_fields(row[0], row[1])};
 #pragma GCC unroll 3
-        for (int i = 0; i < kLineColumns; i += 8) store(to + c * columns + i, load(from + c * kLineColumns + i));
+      for (int i = 0; i < 3; ++i) {
+        if (sums) fields[i] = _mm256_add_epi32(fields[i], load(sums + t * tap_sums + c * kLineColumns + 8 * i));
+        store(out + 8 * i, fields[i]);
+      }
     }
 }
 
@@ -348,8 +375,8 @@ void fixed16_lines_entries(uint8_t* out, int64_t block_bytes, const word_t* x, c
 namespace {
 
 template <bool kNarrow>
-BIREAL_INLINE void weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
-                                int64_t groups, int64_t k, int64_t K) {
+BIREAL_INLINE int32_t weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
+                                   int64_t groups, int64_t k, int64_t K) {
   V present[3], sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   __m256 scale[3];
 #pragma GCC unroll 3
@@ -369,17 +396,14 @@ BIREAL_INLINE void weight_stage(int64_t* out, int32_t* magnitudes, const float* 
     }
     store_group<kNarrow>(out + group * kLineTable, sums, value);
   }
-  if (kNarrow)
-    add_fields<1, false>(magnitudes, {sums[0]});
-  else
-    add_fields<2, false>(magnitudes, sums);
+  return add_magnitudes<kNarrow>(magnitudes, sums);
 }
 
 }  // namespace
 
-void fixed16_lines_weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
-                                int64_t groups, int64_t k, int64_t K) {
-  (K - k <= kLineNarrow ? weight_stage<true> : weight_stage<false>)(out, magnitudes, pixels, inverse, groups, k, K);
+int32_t fixed16_lines_weight_stage(int64_t* out, int32_t* magnitudes, const float* const* pixels, const float* inverse,
+                                   int64_t groups, int64_t k, int64_t K) {
+  return (K - k <= kLineNarrow ? weight_stage<true> : weight_stage<false>)(out, magnitudes, pixels, inverse, groups, k, K);
 }
 
 void fixed16_lines_pixel(int32_t* sums, int64_t* squares, const float* dz, const float* inverse, int64_t channels) {

@@ -267,6 +267,20 @@ TEST(BinaryConvFixed16, WhatIsNotFiniteDoesNotReachItsNeighbours) {
     }
 }
 
+// With AVX2 the fields of a word are flushed before they could overflow (binary_conv_fixed16_lines.h). Here one column, and one
+// output channel, fills its field with every round, and all others hardly at all.
+TEST(BinaryConvFixed16, EachColumnAndChannelAloneCanFillItsField) {
+  for (int64_t alone = 0; alone < 24; ++alone) {
+    Case c({1, 8, 24, 9, 200, 3, 3, 1, 1}, 1);
+    for (int64_t i = 0; i < c.dz.count(); ++i) c.dz[i] = i % c.s.K == alone || i / c.s.K % 24 == alone ? -1.0f : 0.0f;
+    for (int64_t i = 0; i < c.w.count(); ++i) c.w[i] = 0x0F0;
+    for (int64_t i = 0; i < c.x.count(); ++i) c.x[i] = 0x0F0;
+    for (int64_t k = 0; k < c.s.K; ++k) c.alpha[k] = 1;
+    check(c, kAll, kNone);
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST(BinaryConvFixed16, GroupsWithAFewHugeValuesGoThroughFloat32) {
   // 168,000 values of which one is 0.25 and the others 0 or 0.001: max / rms = 410 or 212.
   for (float other : {0.0f, 1e-3f}) {
