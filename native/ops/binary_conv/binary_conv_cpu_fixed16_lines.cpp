@@ -49,7 +49,7 @@ Fixed16InputLines::Fixed16InputLines(const Conv2dShape& s, int threads, int64_t 
   round_channels = std::min<int64_t>(kLineTerms, round_up(ceil_div(s.K, rounds), kLineValues));
   round_groups = ceil_div(round_channels, kLineValues);
 
-  // Sums of the rows of dx that a row of dz reaches stay in a second-level cache of 512 kB, beside entries and dz. Costs in
+  // H of the rows of dx that a row of dz reaches stays in a second-level cache of 512 kB, beside entries and dz. Costs in
   // cycles: the tables of a group, and its share of a tile; a narrow strip takes half.
   const int64_t block_bytes = s.taps() * kLineChannels * kLineWords * int64_t(sizeof(int64_t));
   auto strips_of = [&](int64_t count) { return ceil_div(count * Q, kLineColumns); };
@@ -237,12 +237,12 @@ Fixed16WeightLines::Fixed16WeightLines(const Conv2dShape& s, int threads, int64_
   phases = std::min(s.stride, s.R);
   const int64_t halo = (s.R - 1) / s.stride;  // lines of x that a phase has more than lines of dz
 
-  // Entries of a chunk lie in a second-level cache beside the sums of 24 output channels.
+  // Entries of a chunk lie in a second-level cache beside H of 24 output channels.
   auto line_groups = [&](int64_t count) { return ceil_div(count * Q, kLineValues); };
   auto most_rows = [&](int64_t count) {
     return std::min(96 * 1024 / (s.S * c_words * kWordBits * line_groups(count) * phases) - halo, kFixed16Terms / (count * Q));
   };
-  // In groups: adding to the sums takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
+  // In groups: loading and storing H takes as long as 1.7 of a round's 12, the entries of a line 0.05 of its own.
   double least_cost = 0;
   for (int64_t count = 1; count <= std::min<int64_t>(s.N, 16); ++count) {
     int64_t count_rows = std::clamp(most_rows(count), int64_t(1), P);
