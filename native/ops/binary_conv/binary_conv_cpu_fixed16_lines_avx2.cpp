@@ -1,6 +1,6 @@
 // Fixed-point gradients with AVX2: tables in memory. See binary_conv_fixed16_lines.h.
 //
-// Two loads start in a cycle, so 120 multiply-adds are the ceiling, 105 with the loads of entries and of a tile's sums.
+// Two loads start in a cycle, so 120 multiply-adds are the ceiling, 105 with the loads of entries and of a tile's H.
 #include <immintrin.h>
 #include <string.h>
 
@@ -45,7 +45,6 @@ BIREAL_INLINE void transpose(__m256 (&row)[8]) {
 // in pairs in the outer fields, which are then the low and the high half of a word, and column 16 + 2 j + i in the middle of
 // word j.
 enum { kMiddleBit = 21, kHighBit = 43 };
-constexpr int64_t kField = (int64_t(1) << 21) - 1;
 
 // Words that hold `outer` (8 columns) and `middle` (8, of which each vector takes every other): sums mod 2^64 stay those of the
 // fields, also where a value is negative.
@@ -58,11 +57,11 @@ BIREAL_INLINE V packed(V outer, V middle) {
 }
 BIREAL_INLINE V outer_fields(V words) {
   const V halves = _mm256_srlv_epi32(words, _mm256_set1_epi64x(int64_t(kHighBit - 32) << 32));
-  return _mm256_and_si256(halves, _mm256_set1_epi64x(int64_t(0xFFFFFFFFull << 32) | kField));
+  return _mm256_and_si256(halves, _mm256_set1_epi64x(int64_t(0xFFFFFFFFull << 32) | kLineField));
 }
 BIREAL_INLINE V middle_fields(V first, V second) {
   const V both = _mm256_blend_epi32(_mm256_srli_epi64(first, kMiddleBit), _mm256_slli_epi64(second, 32 - kMiddleBit), 0xAA);
-  return _mm256_and_si256(both, _mm256_set1_epi32(int(kField)));
+  return _mm256_and_si256(both, _mm256_set1_epi32(kLineField));
 }
 
 // One vector of each row of a table: h of all values without a sign bit, less the value of each bit that is set, since
