@@ -18,7 +18,7 @@ struct Kernel {
   DType v_type;
   Isa isa;
   int64_t block;
-  bool nibbles;     // 16 bits per 4 channels of a pair of pixels instead of a word per 32 of one
+  bool nibbles;     // 16 bits per 4 channels of a pair of pixels instead of a word per 32 of one; needs AVX2
   bool makes_sums;  // adds up v and v^2 itself
 };
 
@@ -34,8 +34,6 @@ constexpr Kernel kKernels[] = {
 constexpr int64_t kNibbles = kWordBits / 4;
 /// A y of that size does not wait in the caches, nor does its shortcut. Measured at 0.8, 1.6 and 3.2 MB: only the last gains.
 constexpr int64_t kFetchedBytes = 2 << 20;
-typedef uint8_t Bytes8 __attribute__((vector_size(8)));
-typedef uint16_t Units8 __attribute__((vector_size(16)));
 
 bool runs_on(const Kernel& kernel, const Context& context, const Conv2dShape& shape) {
   return kernel.v_type == binary_conv_v_type(shape) && kernel.isa <= context.isa();
@@ -66,10 +64,11 @@ struct Geometry {
   bool fused_sums;
   int64_t Cw, unit_bytes, row_units, padded_K, classes, weight_bytes, constant_bytes;
   bool staged;                                 // false: the kernel reads x itself (no border, no other units)
-  bool pairs_images;                           // nibbles: pairs of images, else of neighbours in a row
+  bool pairs_images;                           // nibbles: pairs of images, else of neighbours in a column
+  int64_t column_units;                        // BinaryConvTask
   int64_t task_images, task_rows, row_blocks;  // a task: whole images, or some rows of one
   int64_t pitch_units, image_units;            // of the staged activations (of x if not staged)
-  int64_t staged_bytes, row_bytes, table_bytes, sums_bytes, value_bytes, worker_bytes;
+  int64_t staged_bytes, odd_bytes, table_bytes, sums_bytes, value_bytes, worker_bytes;
 
   Geometry(const Kernel& chosen, const Conv2dShape& s) : kernel(chosen) {
     // The kernels add v^2 of two pixels in a signed 32-bit lane and of a tile in an unsigned one: fine up to |v| = 2^14.
@@ -89,21 +88,28 @@ struct Geometry {
     int64_t rows = std::min(P, std::max<int64_t>(1, (224 + Q / 2) / Q));
     row_blocks = (P + rows - 1) / rows;
     task_rows = (P + row_blocks - 1) / row_blocks;
-    row_blocks = (P + task_rows - 1) / task_rows;
-    // A row of odd length would leave the second half of its last pair idle.
-    pairs_images = kernel.nibbles && Q % 2 == 1 && row_blocks == 1 && s.N > 1;
+    // An odd number of rows leaves the second half of the last pairs idle.
+    pairs_images = kernel.nibbles && P % 2 == 1 && row_blocks == 1 && s.N > 1;
     if (pairs_images) task_images += task_images % 2;
+    if (kernel.nibbles && row_blocks > 1) task_rows += task_rows % 2;
+    row_blocks = (P + task_rows - 1) / task_rows;
+    column_units = kernel.nibbles && s.S == 3 && s.stride == 1 ? Cw * kNibbles : 0;
 
     staged = s.pad > 0 || kernel.nibbles;
     pitch_units = (staged ? s.W + 2 * s.pad : s.W) * Cw * units_per_word;
-    const int64_t rows_in = (task_rows - 1) * s.stride + s.R;
+    const int64_t rows_in = staged_rows(s, task_rows);
     image_units = staged ? rows_in * pitch_units : s.H * pitch_units;
     staged_bytes = staged ? align64(task_images * image_units * unit_bytes) : 0;
-    row_bytes = kernel.nibbles ? 2 * align64((pitch_units / kNibbles + s.stride * Cw) * kNibbles) : 0;
+    odd_bytes = kernel.nibbles ? align64((task_images * task_rows * Q + s.W + 2 * s.pad + Q) * int64_t(sizeof(int16_t))) : 0;
     table_bytes = align64((3 * task_images * task_rows * 2 * Q + Q) * int64_t(sizeof(int32_t)));
     sums_bytes = align64(2 * padded_K * int64_t(sizeof(int64_t)));
     value_bytes = align64(task_images * task_rows * Q * s.K * size_of(kernel.v_type));
-    worker_bytes = staged_bytes + row_bytes + table_bytes + sums_bytes + value_bytes;
+    worker_bytes = staged_bytes + odd_bytes + table_bytes + sums_bytes + value_bytes;
+  }
+
+  /// Rows of units for so many output rows. Where pairs stand in a column, a row of units has the next in its second halves.
+  int64_t staged_rows(const Conv2dShape& s, int64_t rows) const {
+    return (kernel.nibbles && !pairs_images ? (rows - 1) / 2 * 2 : rows - 1) * s.stride + s.R;
   }
 };
 
@@ -112,18 +118,6 @@ int64_t border_class(int64_t p, const Conv2dShape& s, int64_t filter, int64_t im
   int64_t before = std::max<int64_t>(0, s.pad - p * s.stride);
   int64_t after = std::max<int64_t>(0, p * s.stride - s.pad + filter - image);
   return before * (s.pad + 1) + after;
-}
-
-// A byte for each nibble, low ones first. All 8 nibbles of a word at once, each to its byte (little-endian, as every machine with
-// these kernels is).
-void spread_nibbles(uint8_t* out, const word_t* source, int64_t words) {
-  for (int64_t i = 0; i < words; ++i) {
-    uint64_t spread = source[i];
-    spread = (spread | spread << 16) & 0x0000FFFF0000FFFF;
-    spread = (spread | spread << 8) & 0x00FF00FF00FF00FF;
-    spread = (spread | spread << 4) & 0x0F0F0F0F0F0F0F0F;
-    std::memcpy(out + i * kNibbles, &spread, sizeof spread);
-  }
 }
 
 // Rows [first_row, first_row + rows) of the padded image, border as zero words.
@@ -142,30 +136,41 @@ void stage_image(const Geometry& g, const Conv2dShape& s, word_t* target, const 
 }
 
 // The same in pairs of nibbles, as the offset of their table: of an image and the one behind it (`second`, perhaps null: zeros),
-// or, where !g.pairs_images, of a pixel and the one that the next output pixel sees in its place. bytes: scratch for two rows.
-void stage_pairs(const Geometry& g, const Conv2dShape& s, uint16_t* target, uint8_t* bytes, const word_t* image,
-                 const word_t* second, int64_t first_row, int64_t rows) {
-  const int64_t pad = s.pad * g.Cw * kNibbles, step = s.stride * g.Cw * kNibbles, row_words = s.W * g.Cw;
-  uint8_t* other = g.pairs_images ? bytes + g.row_bytes / 2 : bytes + step;
-  std::fill(bytes, bytes + g.row_bytes, uint8_t(0));
+// or, where !g.pairs_images, of a pixel and the one that the next output row sees in its place.
+void stage_pairs(const Geometry& g, const Conv2dShape& s, uint16_t* target, const word_t* image, const word_t* second,
+                 int64_t first_row, int64_t rows) {
+  const int64_t row_words = s.W * g.Cw, pad_units = s.pad * g.Cw * kNibbles;
+  const int shift = g.kernel.block == 64 ? 6 : 5;
+  auto row_of = [&](const word_t* from, int64_t h) { return from && h >= 0 && h < s.H ? from + h * row_words : nullptr; };
   for (int64_t row = 0; row < rows; ++row, target += g.pitch_units) {
     const int64_t h = first_row + row - s.pad;
-    if (h < 0 || h >= s.H) {
-      std::fill(target, target + g.pitch_units, uint16_t(0));
-      continue;
-    }
-    spread_nibbles(bytes + pad, image + h * row_words, row_words);
-    if (second) spread_nibbles(other + pad, second + h * row_words, row_words);
-    for (int64_t i = 0; i < g.pitch_units; i += kNibbles) {
-      uint64_t first, last;
-      std::memcpy(&first, bytes + i, sizeof first);
-      std::memcpy(&last, other + i, sizeof last);
-      first |= last << 4;
-      Bytes8 pairs;
-      std::memcpy(&pairs, &first, sizeof pairs);
-      const Units8 units = __builtin_convertvector(pairs, Units8) * uint16_t(g.kernel.block);
-      std::memcpy(target + i, &units, sizeof units);
-    }
+    const word_t *a = row_of(image, h), *b = g.pairs_images ? row_of(second, h) : row_of(image, h + s.stride);
+    std::fill(target, target + pad_units, uint16_t(0));
+    binary_conv_nibble_pairs_avx2(target + pad_units, a, b, row_words, shift);
+    std::fill(target + g.pitch_units - pad_units, target + g.pitch_units, uint16_t(0));
+  }
+}
+
+// odd [rows, Q]: twice the number of odd nibbles in the window of each output pixel from row p0 on. scratch [W + 2 pad + Q].
+void count_odd_nibbles(const Geometry& g, const Conv2dShape& s, int16_t* odd, int16_t* scratch, const word_t* image, int64_t p0,
+                       int64_t rows) {
+  const int64_t Q = s.Q(), width = s.W + 2 * s.pad;
+  int16_t* window = scratch + width;
+  std::fill(odd, odd + rows * Q, int16_t(0));
+  std::fill(scratch, scratch + width, int16_t(0));
+  for (int64_t row = 0; row < (rows - 1) * s.stride + s.R; ++row) {
+    const int64_t h = p0 * s.stride + row - s.pad;
+    if (h < 0 || h >= s.H) continue;
+    binary_conv_odd_nibbles_avx2(scratch + s.pad, image + h * s.W * g.Cw, s.W, g.Cw);
+    std::fill(window, window + Q, int16_t(0));
+    for (int64_t column = 0; column < s.S; ++column)
+      if (s.stride == 1)  // a loop of its own: gcc computes 8 at a time
+        for (int64_t q = 0; q < Q; ++q) window[q] = int16_t(window[q] + scratch[q + column]);
+      else
+        for (int64_t q = 0; q < Q; ++q) window[q] = int16_t(window[q] + scratch[q * s.stride + column]);
+    const int64_t first = row < s.R ? 0 : (row - s.R) / s.stride + 1;  // output rows that see this one
+    for (int64_t p = first; p < rows && p * s.stride <= row; ++p)
+      for (int64_t q = 0; q < Q; ++q) odd[p * Q + q] = int16_t(odd[p * Q + q] + window[q]);
   }
 }
 
@@ -255,9 +260,12 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
     if (g.kernel.nibbles) {
       for (int64_t channel = 0; channel < present; ++channel) {
         uint8_t* bytes = reinterpret_cast<uint8_t*>(target) + byte_of_channel(channel, block);
-        for (int64_t word = 0; word < words; ++word)
-          for (int64_t nibble = 0; nibble < kNibbles; ++nibble, bytes += block)
-            *bytes = uint8_t(w[(k0 + channel) * words + word] >> (4 * nibble) & 15);
+        const word_t* from = w + (k0 + channel) * words;
+        const int64_t columns = g.column_units ? 3 : 1, units = g.row_units / columns;
+        for (int64_t r = 0; r < s.R; ++r, from += s.S * g.Cw)
+          for (int64_t unit = 0; unit < units; ++unit)
+            for (int64_t column = 0; column < columns; ++column, bytes += block)
+              *bytes = uint8_t(from[(column * units + unit) / kNibbles] >> (4 * (unit % kNibbles)) & 15);
       }
     } else {
       word_t* lanes = reinterpret_cast<word_t*>(target);
@@ -271,13 +279,17 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
     for (int64_t k = k0; k < k0 + block; ++k) {
       for (int64_t border = 0; border < g.classes; ++border) set_constant(border, k, 0);
       for (int64_t tap = 0; tap < s.taps() && k < s.K; ++tap) {
-        int64_t ones = 0;
-        for (int64_t word = 0; word < g.Cw; ++word) ones += __builtin_popcount(w[(k * s.taps() + tap) * g.Cw + word]);
+        int64_t ones = 0, odd = 0;
+        for (int64_t word = 0; word < g.Cw; ++word) {
+          const word_t bits = w[(k * s.taps() + tap) * g.Cw + word], pairs = bits ^ bits >> 2;
+          ones += __builtin_popcount(bits);
+          odd += __builtin_popcount((pairs ^ pairs >> 1) & 0x11111111);
+        }
         const int64_t r = tap / s.S, t = tap % s.S, side = s.pad + 1;
         for (int64_t border = 0; border < g.classes; ++border) {
           const int64_t rows = border / (side * side), columns = border % (side * side);
           const bool inside = r >= rows / side && r < s.R - rows % side && t >= columns / side && t < s.S - columns % side;
-          set_constant(border, k, get_constant(border, k) + (inside ? s.C : 2 * ones));
+          set_constant(border, k, get_constant(border, k) + (inside ? s.C : 2 * ones) - (g.kernel.nibbles ? 2 * odd : 0));
         }
       }
     }
@@ -304,7 +316,7 @@ void convolve(Context& context, const BinaryConvPlan& plan, const Output& out, c
   const bool fetches = out.norm && n * P * Q * s.K * int64_t(sizeof(float)) >= kFetchedBytes;
   const int64_t largest = s.taps() * s.C;
   auto worker_sums = [&](int worker) {
-    return reinterpret_cast<int64_t*>(static_cast<char*>(workspace) + worker * g.worker_bytes + g.staged_bytes + g.row_bytes +
+    return reinterpret_cast<int64_t*>(static_cast<char*>(workspace) + worker * g.worker_bytes + g.staged_bytes + g.odd_bytes +
                                       g.table_bytes);
   };
   if (sums)
@@ -315,15 +327,15 @@ void convolve(Context& context, const BinaryConvPlan& plan, const Output& out, c
     const int64_t image = index / g.row_blocks * g.task_images, images = std::min(g.task_images, n - image);
     const int64_t p0 = index % g.row_blocks * g.task_rows, rows = std::min(g.task_rows, P - p0);
     char* staged = static_cast<char*>(workspace) + worker * g.worker_bytes;
-    uint8_t* row_bytes = reinterpret_cast<uint8_t*>(staged + g.staged_bytes);
-    int32_t* pixel = reinterpret_cast<int32_t*>(staged + g.staged_bytes + g.row_bytes);
+    int16_t *odd = reinterpret_cast<int16_t*>(staged + g.staged_bytes), *odd_scratch = odd + g.task_images * g.task_rows * Q;
+    int32_t* pixel = reinterpret_cast<int32_t*>(staged + g.staged_bytes + g.odd_bytes);
     const int64_t most = g.task_images * g.task_rows * 2 * Q;
     int32_t *constant = pixel + most, *output = constant + most, *column_class = output + most;
 
     BinaryConvTask task;
     task.x = g.staged ? staged : static_cast<const void*>(x + image * s.H * s.W * g.Cw + p0 * s.stride * g.pitch_units);
-    const int64_t image_words = s.H * s.W * g.Cw, rows_in = (rows - 1) * s.stride + s.R;
-    const int64_t image_step = g.pairs_images ? 2 : 1, column_step = g.kernel.nibbles && !g.pairs_images ? 2 : 1;
+    const int64_t image_words = s.H * s.W * g.Cw, rows_in = g.staged_rows(s, rows);
+    const int64_t image_step = g.pairs_images ? 2 : 1, row_step = g.kernel.nibbles && !g.pairs_images ? 2 : 1;
     const int64_t step = s.stride * g.row_units / s.S;
     for (int64_t q = 0; q < Q; ++q) column_class[q] = int32_t(border_class(q, s, s.S, s.W) * g.padded_K);
     int64_t count = 0;
@@ -331,29 +343,31 @@ void convolve(Context& context, const BinaryConvPlan& plan, const Output& out, c
       const word_t* source = x + (image + i) * image_words;
       void* target = staged + i / image_step * g.image_units * g.unit_bytes;
       if (g.kernel.nibbles)
-        stage_pairs(g, s, static_cast<uint16_t*>(target), row_bytes, source,
+        stage_pairs(g, s, static_cast<uint16_t*>(target), source,
                     g.pairs_images && i + 1 < images ? source + image_words : nullptr, p0 * s.stride, rows_in);
       else if (g.staged)
         stage_image(g, s, static_cast<word_t*>(target), source, p0 * s.stride, rows_in);
-      for (int64_t p = 0; p < rows; ++p) {
+      if (g.kernel.nibbles)
+        for (int64_t j = i; j < i + image_step && j < images; ++j)
+          count_odd_nibbles(g, s, odd + j * rows * Q, odd_scratch, x + (image + j) * image_words, p0, rows);
+      for (int64_t p = 0; p < rows; p += row_step) {
         const int32_t begin = int32_t(i / image_step * g.image_units + p * s.stride * g.pitch_units);
-        const int32_t row_class = int32_t(border_class(p0 + p, s, s.R, s.H) * classes_in_row * g.padded_K);
-        for (int64_t q = 0; q < Q; q += column_step, ++count) {
+        const bool both = g.pairs_images ? i + 1 < images : p + 1 < rows;
+        const int32_t row_class = int32_t(border_class(p0 + p, s, s.R, s.H) * classes_in_row * g.padded_K),
+                      second_class = both && !g.pairs_images
+                                         ? int32_t(border_class(p0 + p + 1, s, s.R, s.H) * classes_in_row * g.padded_K)
+                                         : row_class;
+        for (int64_t q = 0; q < Q; ++q, ++count) {
           pixel[count] = begin + int32_t(q * step);
-          const int32_t at = int32_t((i * rows + p) * Q + q);
           if (!g.kernel.nibbles) {
             constant[count] = row_class + column_class[q];
-          } else if (g.pairs_images) {
-            constant[2 * count] = constant[2 * count + 1] = row_class + column_class[q];
-            output[2 * count] = at;
-            output[2 * count + 1] = i + 1 < images ? at + int32_t(rows * Q) : -1;
-          } else {
-            const bool both = q + 1 < Q;
-            constant[2 * count] = row_class + column_class[q];
-            constant[2 * count + 1] = row_class + column_class[both ? q + 1 : q];
-            output[2 * count] = at;
-            output[2 * count + 1] = both ? at + 1 : -1;
+            continue;
           }
+          const int32_t at = int32_t((i * rows + p) * Q + q);
+          constant[2 * count] = row_class + column_class[q];
+          constant[2 * count + 1] = second_class + column_class[q];
+          output[2 * count] = at;
+          output[2 * count + 1] = both ? at + int32_t(g.pairs_images ? rows * Q : Q) : -1;
         }
       }
     }
@@ -361,6 +375,8 @@ void convolve(Context& context, const BinaryConvPlan& plan, const Output& out, c
     task.constant = constant;
     task.output = output;
     task.pixel_count = count;
+    task.odd = odd;
+    task.column_units = g.column_units;
     task.R = s.R;
     task.row_units = g.row_units;
     task.pitch_units = g.pitch_units;

@@ -34,6 +34,8 @@ struct Avx2 {
   BIREAL_INLINE V bytes16() { return _mm256_set1_epi16(255); }
   BIREAL_INLINE V and_(V a, V b) { return _mm256_and_si256(a, b); }
   BIREAL_INLINE V shift_right8(V a) { return _mm256_srli_epi16(a, 8); }
+  BIREAL_INLINE V broadcast16(const int16_t* p) { return _mm256_set1_epi16(*p); }
+  BIREAL_INLINE V shift_left2(V a) { return _mm256_slli_epi16(a, 2); }
   BIREAL_INLINE V shift_left4(V a) { return _mm256_slli_epi16(a, 4); }
   BIREAL_INLINE V add16(V a, V b) { return _mm256_add_epi16(a, b); }
   BIREAL_INLINE V add32(V a, V b) { return _mm256_add_epi32(a, b); }
@@ -55,5 +57,57 @@ struct Avx2 {
 }  // namespace
 
 void binary_conv_run_i16_avx2(const BinaryConvTask& task) { nibble_run<Avx2>(task); }
+
+namespace {
+
+/// The 32 nibbles of 4 words, a byte each, in order.
+BIREAL_INLINE __m256i spread_nibbles(const word_t* words) {
+  const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)words));
+  return _mm256_and_si256(_mm256_or_si256(bytes, _mm256_slli_epi16(bytes, 4)), _mm256_set1_epi8(15));
+}
+
+}  // namespace
+
+void binary_conv_nibble_pairs_avx2(uint16_t* units, const word_t* first, const word_t* second, int64_t words, int shift) {
+  enum { kStep = 4, kNibbles = kWordBits / 4 };
+  const __m128i by = _mm_cvtsi32_si128(shift);
+  for (int64_t i = 0; i < words; i += kStep) {
+    alignas(16) word_t rest[2][kStep] = {};
+    alignas(32) uint16_t rest_units[kStep * kNibbles];
+    const int64_t left = words - i;
+    const word_t *a = first ? first + i : rest[0], *b = second ? second + i : rest[1];
+    uint16_t* target = units + i * kNibbles;
+    if (left < kStep) {
+      for (int64_t j = 0; j < left; ++j) rest[0][j] = a[j], rest[1][j] = b[j];
+      a = rest[0], b = rest[1], target = rest_units;
+    }
+    const __m256i pairs = _mm256_or_si256(spread_nibbles(a), _mm256_slli_epi16(spread_nibbles(b), 4));
+    const __m128i low = _mm256_castsi256_si128(pairs), high = _mm256_extracti128_si256(pairs, 1);
+    _mm256_storeu_si256((__m256i*)target, _mm256_sll_epi16(_mm256_cvtepu8_epi16(low), by));
+    _mm256_storeu_si256((__m256i*)(target + 2 * kNibbles), _mm256_sll_epi16(_mm256_cvtepu8_epi16(high), by));
+    if (left < kStep)
+      for (int64_t j = 0; j < left * kNibbles; ++j) units[i * kNibbles + j] = rest_units[j];
+  }
+}
+
+void binary_conv_odd_nibbles_avx2(int16_t* odd, const word_t* row, int64_t pixels, int64_t Cw) {
+  auto twice_odd = [](word_t word) {
+    word ^= word >> 2;
+    word ^= word >> 1;
+    return int((word & 0x11111111u) * 0x11111111u >> 28) * 2;
+  };
+  // Constant strides, so that gcc computes 8 words at a time.
+  if (Cw == 1) {
+    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(twice_odd(row[i]));
+  } else if (Cw == 2) {
+    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(twice_odd(row[2 * i]) + twice_odd(row[2 * i + 1]));
+  } else {
+    for (int64_t i = 0; i < pixels; ++i) {
+      int sum = 0;
+      for (int64_t word = 0; word < Cw; ++word) sum += twice_odd(row[i * Cw + word]);
+      odd[i] = int16_t(sum);
+    }
+  }
+}
 
 }  // namespace bireal::cpu

@@ -28,6 +28,8 @@ struct Avx512 {
   BIREAL_INLINE V bytes16() { return _mm512_set1_epi16(255); }
   BIREAL_INLINE V and_(V a, V b) { return _mm512_and_si512(a, b); }
   BIREAL_INLINE V shift_right8(V a) { return _mm512_srli_epi16(a, 8); }
+  BIREAL_INLINE V broadcast16(const int16_t* p) { return _mm512_set1_epi16(*p); }
+  BIREAL_INLINE V shift_left2(V a) { return _mm512_slli_epi16(a, 2); }
   BIREAL_INLINE V shift_left4(V a) { return _mm512_slli_epi16(a, 4); }
   BIREAL_INLINE V add16(V a, V b) { return _mm512_add_epi16(a, b); }
   BIREAL_INLINE V add32(V a, V b) { return _mm512_add_epi32(a, b); }

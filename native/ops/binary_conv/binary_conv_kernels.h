@@ -21,6 +21,8 @@ struct BinaryConvTask {
   int64_t pitch_units;      //   this far apart
   const void* weights;      // [padded K / block][R * row words][...]: the kernel's layout
   const void* constants;    // [border class][padded K], int16 (taken modulo 2^16) or int32 as v
+  const int16_t* odd;       // nibble kernels: [pixel of v] twice the number of odd nibbles that the pixel's window holds
+  int64_t column_units;     //   3 columns, stride 1: units of a column, weights are [...][R][column_units][3][...]; else 0
   int64_t K, padded_K;      // real and rounded up to the kernel's block
   void* v;                  // [pixel_count, K]
   const float* y;           // [pixel_count, K] what v will be normalised to, and with: the nibble kernels fetch both in passing
@@ -43,7 +45,11 @@ BIREAL_INLINE int64_t byte_of_channel(int64_t c, int64_t channels) {
 using BinaryConvRun = void(const BinaryConvTask& task);
 BinaryConvRun binary_conv_run_i16, binary_conv_run_i32;  // portable
 BinaryConvRun binary_conv_run_i16_avx2;                  // nibble tables; int16 only
-BinaryConvRun binary_conv_run_i16_avx512;                // nibble tables; int16 only
+/// What both nibble kernels read: for `words` words of 32 channels 8 units each, (nibble of first + 16 nibble of second) <<
+/// shift, either perhaps null: zeros; and twice the number of odd nibbles of each pixel of a row.
+void binary_conv_nibble_pairs_avx2(uint16_t* units, const word_t* first, const word_t* second, int64_t words, int shift);
+void binary_conv_odd_nibbles_avx2(int16_t* odd, const word_t* row, int64_t pixels, int64_t Cw);
+BinaryConvRun binary_conv_run_i16_avx512;  // nibble tables; int16 only
 BinaryConvRun binary_conv_run_i16_avx512_vpopcnt, binary_conv_run_i32_avx512_vpopcnt;
 
 }  // namespace bireal::cpu

@@ -1,14 +1,22 @@
 // The forward kernel without a vector popcount, written once for 32 and 64 bytes a vector. Unit: 16 bits per 4 channels of a pair
 // of pixels, the offset of their table.
 //
-// popcount(x XOR w) of 4 channels is one of 16 values for each x. Two pixels at once: their two nibbles choose one of 256 tables
-// of 16 bytes, whose low four bits are the count of the first pixel, the high four of the second. A byte shuffle looks up the
-// weight nibbles of a whole vector of output channels in it: one instruction for 256 (512) products. Three such bytes can be
-// added up (at most 12 in each half), then the halves have to be parted: t goes to one sum, t >> 4 as 16-bit lanes to another,
-// both modulo 256. With A, B of the even and C, D of the odd byte of such a lane the sums are
+// popcount(x XOR w) of 4 channels is one of 0 to 4. It has the parity of odd(x) + odd(w), where odd is popcount modulo 2, and
+//   F(x, w) = (popcount(x XOR w) + odd(x) - odd(w)) / 2   is 0, 1 or 2 for all x and w,
+// so that half of the bits say the same: popcounts add up to 2 sum F - sum odd(x) + sum odd(w), where the sum of odd(x) is one
+// number for a pixel, counted beside (binary_conv_cpu.cpp), and that of odd(w) part of the constants.
+//
+// F of 4 channels is one of 16 values for each x. Two pixels at once: their two nibbles choose one of 256 tables of 16 bytes,
+// whose low four bits are F of the first pixel, the high four of the second. A byte shuffle looks up the weight nibbles of a
+// whole vector of output channels in it: one instruction for 256 (512) products. Six such bytes can be added up (at most 12 in
+// each half; seven could), then the halves have to be parted: t goes to one sum, t >> 4 as 16-bit lanes to another, both modulo
+// 256. With A, B of the even and C, D of the odd byte of such a lane the sums are
 //   low:  A + 16 B, C + 16 D       high:  B + 16 C, D
-// so D, C, B, A follow one from the other, as long as each is below 256. 8 instructions for 3 * 256 products; with a table a
-// pixel it is 12.
+// so D, C, B, A follow one from the other, as long as each is below 256. 14 instructions for 6 * 256 products; with counts of 0
+// to 4 they are 16, with a table a pixel 24.
+//
+// Where a filter of three columns moves on by one, the windows of two neighbours share two of three columns. Then pixels come in
+// runs of neighbours, and a table is loaded once for all windows that see it (nibble_add_columns).
 // `Vec` is the instruction set: a struct of always inlined functions, private to the file that is compiled for it.
 #pragma once
 #include <stddef.h>
@@ -17,15 +25,16 @@
 
 namespace bireal::cpu {
 
-/// table[x][w] = popcount(x % 16 XOR w) + 16 popcount(x / 16 XOR w), repeated to fill a vector: a broadcasting load would cost
+/// table[x][w] = F(x % 16, w) + 16 F(x / 16, w), repeated to fill a vector: a broadcasting load would cost
 /// Zen 4 one of its two shuffles.
 template <int kBytes>
 struct NibbleTables {
   alignas(64) uint8_t table[256][kBytes] = {};
+  static constexpr int count(int x) { return (x & 1) + (x >> 1 & 1) + (x >> 2 & 1) + (x >> 3 & 1); }
+  static constexpr int half(int x, int w) { return (count(x ^ w) + count(x) % 2 - count(w) % 2) / 2; }
   constexpr NibbleTables() {
     for (int x = 0; x < 256; ++x)
-      for (int w = 0; w < kBytes; ++w)
-        for (int bit = 0; bit < 4; ++bit) table[x][w] += ((x ^ w) >> bit & 1) + 16 * ((x / 16 ^ w) >> bit & 1);
+      for (int w = 0; w < kBytes; ++w) table[x][w] = uint8_t(half(x % 16, w % 16) + 16 * half(x / 16, w % 16));
   }
 };
 
@@ -63,15 +72,8 @@ BIREAL_INLINE void nibble_sums_add(typename Vec::V* v, typename Vec::V* square, 
   square[1] = Vec::add32(square[1], Vec::multiply_add16(high, high));
 }
 
-/// Steps between two partings of the bytes: some rows of the filter, or a part of one, so that all loops are equally long.
-struct NibbleRounds {
-  int64_t steps, rows;
-};
-BIREAL_INLINE NibbleRounds nibble_rounds(int64_t row_units) {
-  const int64_t most = 63;  // a byte holds 63 additions of at most 4
-  const int64_t parts = (row_units + most - 1) / most, steps = ((row_units + parts - 1) / parts + 2) / 3 * 3;
-  return {steps, parts > 1 ? 1 : most / steps};
-}
+/// Units of a window between two partings of the bytes: a byte holds 127 additions of at most 2, and this is a multiple of 6.
+constexpr int64_t kNibbleRound = 126;
 
 /// Adds kSteps units of each pair, one after the other.
 template <class Vec, int kSteps, int kPairs, int kVectors>
@@ -80,7 +82,7 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
                               int64_t vector_stride) {
   using V = typename Vec::V;
   V bytes[kPairs][kVectors];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
   for (int step = 0; step < kSteps; ++step) {
     V w[kVectors];
 #pragma GCC unroll 4
@@ -105,6 +107,46 @@ BIREAL_INLINE void nibble_add(typename Vec::V (&low)[kPairs][kVectors], typename
     for (int j = 0; j < kVectors; ++j) Vec::add_halves(low[i][j], high[i][j], bytes[i][j]);
 }
 
+/// The same for pairs that are neighbours, whose windows of three columns overlap: two units of each column of the tile, with the
+/// weights of three columns. `x` and `column` (from one column to the next) are in bytes.
+template <class Vec, int kPairs, int kVectors>
+BIREAL_INLINE void nibble_add_columns(typename Vec::V (&low)[kPairs][kVectors], typename Vec::V (&high)[kPairs][kVectors],
+                                      const uint8_t* tables, const uint8_t* x, int64_t column, int64_t column3,
+                                      const uint8_t* weights, int64_t vector_stride) {
+  using V = typename Vec::V;
+  const uint8_t* at[6] = {x, x + column, x + 2 * column, x + column3, x + 4 * column, x + column3 + 2 * column};
+  V bytes[kPairs][kVectors];
+#pragma GCC unroll 2
+  for (int unit = 0; unit < 2; ++unit) {
+    V w[3][kVectors];
+#pragma GCC unroll 8
+    for (int c = 0; c < kPairs + 2; ++c) {
+      const V table = Vec::load(tables + *(const uint16_t*)(at[c] + unit * sizeof(uint16_t)));
+      // The pair that began last is first: it is done with a column's weights when the next pair loads those of the next column.
+#pragma GCC unroll 8
+      for (int i = kPairs - 1; i >= 0; --i) {
+        const int tap = c - i;
+        if (tap < 0 || tap > 2) continue;
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) {
+          if (i == 0) {
+            w[tap][j] = Vec::load(weights + (3 * unit + tap) * Vec::kBytes + j * vector_stride);
+            Vec::keep(w[tap][j]);
+          }
+          if (unit == 0 && tap == 0)
+            Vec::shuffle(bytes[i][j], table, w[tap][j]);
+          else
+            Vec::add_shuffled(bytes[i][j], table, w[tap][j]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kPairs; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) Vec::add_halves(low[i][j], high[i][j], bytes[i][j]);
+}
+
 /// Has `count` channels from k0 on of the pixels of a tile in the second-level cache when their v is normalised.
 BIREAL_INLINE void nibble_fetch(const BinaryConvTask& task, int64_t first, int64_t pairs, int64_t k0, int64_t count) {
   enum { kFloatsInLine = 16 };
@@ -118,8 +160,9 @@ BIREAL_INLINE void nibble_fetch(const BinaryConvTask& task, int64_t first, int64
   }
 }
 
-template <class Vec, int kPairs, int kVectors>
-BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0, NibbleRounds rounds,
+/// kColumns: the pairs are neighbours (task.column_units).
+template <class Vec, bool kColumns, int kPairs, int kVectors>
+BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
                                NibbleSums<Vec, kVectors>* sums) {
   using V = typename Vec::V;
   static constexpr NibbleTables<Vec::kBytes> kTables;
@@ -135,24 +178,31 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
       total[i][j][0][0] = total[i][j][0][1] = total[i][j][1][0] = total[i][j][1][1] = Vec::zero();
   }
   const int64_t vector_stride = task.R * task.row_units * Vec::kBytes;  // from one block of channels to the next
+  // In a row of the filter: units of a column with the weights of three, or all units.
+  const int64_t taps = kColumns ? 3 : 1, row_units = task.row_units / taps;
+  int64_t column = 2 * task.column_units, column3 = 3 * column;
+  asm("" : "+r"(column), "+r"(column3));  // as they are: gcc 12 would keep each sum with a unit's offset in a register
   for (int64_t r = 0, done = 0; r < task.R;) {
     V low_sum[kPairs][kVectors], high_sum[kPairs][kVectors];  // of this round: in registers
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) low_sum[i][j] = high_sum[i][j] = Vec::zero();
-    for (int64_t row = 0; row < rounds.rows && r < task.R; ++row) {
-      int64_t unit = r * task.pitch_units + done,
-              left = task.row_units - done < rounds.steps ? task.row_units - done : rounds.steps;
-      done += left;
-      for (; left >= 3; left -= 3, unit += 3, weights += 3 * Vec::kBytes)
-        nibble_add<Vec, 3>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      if (left == 2)
-        nibble_add<Vec, 2>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      else if (left == 1)
-        nibble_add<Vec, 1>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
-      weights += left * Vec::kBytes;
-      if (done == task.row_units) done = 0, ++r;
+    for (int64_t left = kNibbleRound / taps; left > 0 && r < task.R;) {
+      int64_t unit = r * task.pitch_units + done, count = row_units - done < left ? row_units - done : left;
+      done += count;
+      left -= count;
+      if constexpr (kColumns) {
+        const uint8_t* at = (const uint8_t*)(x[0] + unit);
+        for (const uint8_t* end = at + 2 * count; at < end; at += 4, weights += 6 * Vec::kBytes)
+          nibble_add_columns<Vec>(low_sum, high_sum, tables, at, column, column3, weights, vector_stride);
+      } else {
+        for (; count >= 6; count -= 6, unit += 6, weights += 6 * Vec::kBytes)
+          nibble_add<Vec, 6>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
+        for (; count > 0; count -= 2, unit += 2, weights += 2 * Vec::kBytes)  // words of 8 units: 2 or 4 are left
+          nibble_add<Vec, 2>(low_sum, high_sum, tables, x, unit, weights, vector_stride);
+      }
+      if (done == row_units) done = 0, ++r;
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kPairs; ++i)
@@ -176,6 +226,7 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
     const int16_t* constants[2] = {(const int16_t*)task.constants + constant[0] + k0,
                                    (const int16_t*)task.constants + constant[1] + k0};
     const bool both = output[1] >= 0;
+    const V odd[2] = {Vec::broadcast16(task.odd + output[0]), Vec::broadcast16(task.odd + output[both])};
     int16_t* v[2] = {(int16_t*)task.v + output[0] * task.K + k0, (int16_t*)task.v + output[both] * task.K + k0};
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j)
@@ -185,9 +236,9 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
         V value[2];
 #pragma GCC unroll 2
         for (int pixel = 0; pixel < 2; ++pixel) {
-          // int16: constant - 2*count is right modulo 2^16.
-          const V count = total[i][j][pixel][half];
-          value[pixel] = Vec::sub16(Vec::load(constants[pixel] + k), Vec::add16(count, count));
+          // int16: constant - 2 * (2 * total - odd) is right modulo 2^16.
+          value[pixel] =
+              Vec::sub16(Vec::add16(Vec::load(constants[pixel] + k), odd[pixel]), Vec::shift_left2(total[i][j][pixel][half]));
           if (present > 0 && (pixel == 0 || both)) Vec::store_channels(v[pixel] + k, value[pixel], present);
         }
         if (task.sums)
@@ -196,45 +247,63 @@ BIREAL_INLINE void nibble_tile(const BinaryConvTask& task, const uint8_t* weight
   }
 }
 
-template <class Vec, int kPairs, int kVectors>
+template <class Vec, bool kColumns, int kPairs, int kVectors>
 BIREAL_INLINE void nibble_tile_of(int64_t width, const BinaryConvTask& task, const uint8_t* weights, int64_t first, int64_t k0,
-                                  NibbleRounds rounds, NibbleSums<Vec, kVectors>* sums) {
+                                  NibbleSums<Vec, kVectors>* sums) {
   if constexpr (kPairs > 1) {
-    if (width < kPairs) return nibble_tile_of<Vec, kPairs - 1, kVectors>(width, task, weights, first, k0, rounds, sums);
+    if (width < kPairs) return nibble_tile_of<Vec, kColumns, kPairs - 1, kVectors>(width, task, weights, first, k0, sums);
   }
-  nibble_tile<Vec, kPairs, kVectors>(task, weights, first, k0, rounds, sums);
+  nibble_tile<Vec, kColumns, kPairs, kVectors>(task, weights, first, k0, sums);
 }
 
-template <class Vec, int kVectors>
+/// The end of the run of neighbours that begins with pair `first`.
+BIREAL_INLINE int64_t nibble_neighbours_end(const BinaryConvTask& task, int64_t first) {
+  int64_t end = first + 1;
+  while (end < task.pixel_count && task.pixel[end] == task.pixel[end - 1] + task.column_units) ++end;
+  return end;
+}
+
+template <class Vec, bool kColumns, int kVectors>
 BIREAL_INLINE void nibble_block(const BinaryConvTask& task, int64_t k0) {
-  // Tiles of nearly equal width: 25 pairs at most 4 wide are 7 tiles of 3 or 4, without a tail of 1.
   enum { kPairs = kVectors == 1 ? Vec::kNarrowPairs : Vec::kPairs };
-  const int64_t tiles = (task.pixel_count + kPairs - 1) / kPairs;
-  const int64_t narrow = task.pixel_count / tiles, wide_tiles = task.pixel_count % tiles;
   const uint8_t* weights = (const uint8_t*)task.weights + k0 * task.R * task.row_units;
   NibbleSums<Vec, kVectors> sums;
   for (int j = 0; j < kVectors; ++j)
     for (int part = 0; part < 4; ++part) sums.v[j][part] = sums.square[j][part] = Vec::zero();
-  const NibbleRounds rounds = nibble_rounds(task.row_units);
-  int64_t first = 0, left = task.tiles_per_flush;
-  for (int64_t t = 0; t < tiles; ++t) {
-    int64_t width = narrow + (t < wide_tiles);
-    if (task.y) nibble_fetch(task, first, width, k0, kVectors * Vec::kBytes);
-    nibble_tile_of<Vec, kPairs, kVectors>(width, task, weights, first, k0, rounds, &sums);
-    first += width;
-    if (task.sums && (--left == 0 || t + 1 == tiles)) {
-      nibble_sums_flush(&sums, task.sums + k0, task.padded_K);
-      left = task.tiles_per_flush;
+  int64_t tiles_left = task.tiles_per_flush;
+  for (int64_t first = 0, end; first < task.pixel_count; first = end) {
+    end = kColumns ? nibble_neighbours_end(task, first) : task.pixel_count;
+    // Tiles of nearly equal width: 25 pairs at most 4 wide are 7 tiles of 3 or 4, without a tail of 1.
+    for (int64_t tiles = (end - first + kPairs - 1) / kPairs; tiles > 0; --tiles) {
+      const int64_t width = (end - first) / tiles;
+      if (task.y) nibble_fetch(task, first, width, k0, kVectors * Vec::kBytes);
+      nibble_tile_of<Vec, kColumns, kPairs, kVectors>(width, task, weights, first, k0, &sums);
+      first += width;
+      if (task.sums && --tiles_left == 0) {
+        nibble_sums_flush(&sums, task.sums + k0, task.padded_K);
+        tiles_left = task.tiles_per_flush;
+      }
     }
   }
+  if (task.sums) nibble_sums_flush(&sums, task.sums + k0, task.padded_K);
+}
+
+template <class Vec, bool kColumns>
+BIREAL_INLINE void nibble_blocks(const BinaryConvTask& task) {
+  enum { kWide = Vec::kVectors * Vec::kBytes };
+  int64_t k0 = 0;
+  // A pair that is left over would read all weights for itself alone: 7 pairs are 4 and 3 of narrow tiles.
+  const bool left_over = kColumns && Vec::kPairs < Vec::kNarrowPairs && nibble_neighbours_end(task, 0) % Vec::kPairs == 1;
+  for (; !left_over && k0 + kWide <= task.padded_K; k0 += kWide) nibble_block<Vec, kColumns, Vec::kVectors>(task, k0);
+  for (; k0 < task.padded_K; k0 += Vec::kBytes) nibble_block<Vec, kColumns, 1>(task, k0);
 }
 
 template <class Vec>
 BIREAL_INLINE void nibble_run(const BinaryConvTask& task) {
-  enum { kWide = Vec::kVectors * Vec::kBytes };
-  int64_t k0 = 0;
-  for (; k0 + kWide <= task.padded_K; k0 += kWide) nibble_block<Vec, Vec::kVectors>(task, k0);
-  for (; k0 < task.padded_K; k0 += Vec::kBytes) nibble_block<Vec, 1>(task, k0);
+  if (task.column_units)
+    nibble_blocks<Vec, true>(task);
+  else
+    nibble_blocks<Vec, false>(task);
 }
 
 }  // namespace bireal::cpu

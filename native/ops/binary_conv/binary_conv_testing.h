@@ -30,31 +30,22 @@ struct Operands {
 };
 
 // The kinds of trouble: tails of C and K, one-pixel sides, odd sides under stride 2, every border class, windows that hang over
-// both sides, tasks of several images and of several row blocks, no padding, filters from 1x1 to 7x7, stride beyond the filter.
+// both sides, tasks of several images and of several row blocks, no padding, filters from 1x1 to 7x7, stride beyond the filter,
+// runs of neighbours that no tile divides.
 inline std::vector<Conv2dShape> nasty_shapes() {
   std::vector<Conv2dShape> shapes;
   for (int64_t C : nasty_channels()) shapes.push_back({2, 7, 5, C, 8, 3, 3, 1, 1});
   for (int64_t K : {1, 17, 33, 40, 64, 65, 96, 130}) shapes.push_back({2, 5, 6, 40, K, 3, 3, 1, 1});
   for (int64_t side : {1, 2, 3, 4, 8, 9})
     for (int64_t stride : {1, 2}) shapes.push_back({5, side, side, 65, 17, 3, 3, stride, 1});
-  shapes.insert(shapes.end(), {{3, 1, 9, 33, 17, 3, 3, 1, 1},
-                               {3, 9, 1, 33, 17, 3, 3, 2, 1},
-                               {2, 40, 30, 31, 20, 3, 3, 1, 1},
-                               {2, 31, 29, 32, 35, 3, 3, 2, 1},
-                               {1, 4, 300, 32, 3, 3, 3, 1, 1},
-                               {2, 7, 7, 33, 40, 1, 1, 1, 0},
-                               {2, 9, 8, 64, 40, 1, 1, 2, 0},
-                               {2, 9, 8, 64, 5, 1, 1, 3, 0},
-                               {2, 6, 7, 33, 17, 3, 3, 1, 0},
-                               {2, 7, 7, 33, 17, 3, 3, 2, 0},
-                               {2, 9, 7, 33, 17, 5, 5, 1, 2},
-                               {2, 9, 7, 33, 17, 5, 5, 2, 1},
-                               {2, 11, 10, 33, 17, 7, 7, 2, 3},
-                               {3, 2, 1, 33, 17, 7, 7, 1, 3},
-                               {2, 5, 8, 33, 17, 1, 3, 1, 0},
-                               {2, 5, 8, 33, 17, 3, 2, 1, 1},
-                               {20, 3, 3, 70, 10, 3, 3, 1, 1},
-                               {2, 4, 4, 600, 34, 3, 3, 1, 1}});
+  shapes.insert(shapes.end(), {{3, 1, 9, 33, 17, 3, 3, 1, 1},   {3, 9, 1, 33, 17, 3, 3, 2, 1},  {2, 40, 30, 31, 20, 3, 3, 1, 1},
+                               {2, 31, 29, 32, 35, 3, 3, 2, 1}, {1, 4, 300, 32, 3, 3, 3, 1, 1}, {2, 7, 7, 33, 40, 1, 1, 1, 0},
+                               {2, 9, 8, 64, 40, 1, 1, 2, 0},   {2, 9, 8, 64, 5, 1, 1, 3, 0},   {2, 6, 7, 33, 17, 3, 3, 1, 0},
+                               {2, 7, 7, 33, 17, 3, 3, 2, 0},   {2, 9, 7, 33, 17, 5, 5, 1, 2},  {2, 9, 7, 33, 17, 5, 5, 2, 1},
+                               {2, 11, 10, 33, 17, 7, 7, 2, 3}, {3, 2, 1, 33, 17, 7, 7, 1, 3},  {2, 5, 8, 33, 17, 1, 3, 1, 0},
+                               {2, 5, 8, 33, 17, 3, 2, 1, 1},   {20, 3, 3, 70, 10, 3, 3, 1, 1}, {2, 4, 4, 600, 34, 3, 3, 1, 1},
+                               {2, 7, 7, 40, 130, 3, 3, 1, 1},  {1, 7, 6, 33, 70, 3, 3, 1, 1},  {3, 6, 5, 260, 70, 3, 3, 1, 1},
+                               {2, 9, 8, 300, 70, 3, 3, 2, 1},  {3, 6, 9, 33, 70, 5, 3, 1, 1}});
   return shapes;
 }
 
