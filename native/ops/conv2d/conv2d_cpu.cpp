@@ -32,6 +32,9 @@ struct Portable {
   static V broadcast(const float* p) { return V{} + *p; }
   static V all(float value) { return V{} + value; }
   static V multiply_add(V a, V b, V c) { return a * b + c; }
+  static void add_products(V (&sum)[kVectors], const float* value, const V (&weights)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) sum[v] = multiply_add(broadcast(value), weights[v], sum[v]);
+  }
   static void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
 };
 

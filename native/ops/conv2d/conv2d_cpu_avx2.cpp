@@ -14,6 +14,13 @@ struct Avx2 {  // 12 of the 16 registers are sums
   BIREAL_INLINE V broadcast(const float* p) { return _mm256_broadcast_ss(p); }
   BIREAL_INLINE V all(float value) { return _mm256_set1_ps(value); }
   BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+  /// gcc 12 orders intrinsics so that it needs more than 16 registers.
+  BIREAL_INLINE void add_products(V (&sum)[kVectors], const float* value, const V (&weights)[kVectors]) {
+    V factor;
+    asm("vbroadcastss %[value], %[factor]\n\tvfmadd231ps %[factor], %[w0], %[sum0]\n\tvfmadd231ps %[factor], %[w1], %[sum1]"
+        : [sum0] "+x"(sum[0]), [sum1] "+x"(sum[1]), [factor] "=&x"(factor)
+        : [value] "m"(*value), [w0] "x"(weights[0]), [w1] "x"(weights[1]));
+  }
   BIREAL_INLINE void store(float* p, V v) { _mm256_storeu_ps(p, v); }
 };
 

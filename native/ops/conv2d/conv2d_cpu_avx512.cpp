@@ -14,6 +14,9 @@ struct Avx512 {  // 24 of the 32 registers are sums
   BIREAL_INLINE V broadcast(const float* p) { return _mm512_set1_ps(*p); }
   BIREAL_INLINE V all(float value) { return _mm512_set1_ps(value); }
   BIREAL_INLINE V multiply_add(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  BIREAL_INLINE void add_products(V (&sum)[kVectors], const float* value, const V (&weights)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) sum[v] = multiply_add(broadcast(value), weights[v], sum[v]);
+  }
   BIREAL_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
 };
 

@@ -88,8 +88,8 @@ BIREAL_INLINE void conv2d_winograd_transform_columns(const Conv2dWinogradTiles& 
   }
 }
 
-/// sum[i] += x[i * kTerms + j] * w[j] over kTerms terms: one pointer, no loop.
-template <class Vec, int kTerms, int kTiles>
+/// sum[i] += x[i * kPitch + j] * w[j] over kTerms terms: one pointer, no loop.
+template <class Vec, int kTerms, int kPitch, int kTiles>
 BIREAL_INLINE void conv2d_winograd_add_products(typename Vec::V (&sum)[kTiles][Vec::kVectors], const float* x, const float* w) {
   using V = typename Vec::V;
   enum { kVectors = Vec::kVectors };
@@ -99,12 +99,44 @@ BIREAL_INLINE void conv2d_winograd_add_products(typename Vec::V (&sum)[kTiles][V
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = Vec::load(w + (j * kVectors + v) * Vec::kLanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < kTiles; ++i) {
-      const V value = Vec::broadcast(x + i * kTerms + j);
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec::multiply_add(value, weights[v], sum[i][v]);
-    }
+    for (int i = 0; i < kTiles; ++i) Vec::add_products(sum[i], x + i * kPitch + j, weights);
   }
+}
+
+/// y of a block of channels of some tiles, from its row points [row point][output column][tile][block]. A function of its own: in
+/// the middle of the products gcc 12 keeps every address of it on the stack.
+template <class Vec, int kTiles>
+__attribute__((noinline)) void conv2d_winograd_finish(const float* lines, const Conv2dWinogradRow& row, int64_t tile0,
+                                                      int64_t k0) {
+  using V = typename Vec::V;
+  enum { kBlock = Vec::kVectors * Vec::kLanes, kOutputs = Winograd4x4::kOutputs };
+  const int64_t Q = row.Q, K = row.K, pitch = Q * K;
+  for (int i = 0; i < kTiles; ++i)
+    for (int o = 0; o < kOutputs; ++o) {
+      const int64_t q = (tile0 + i) * kOutputs + o;
+      if (q >= Q) break;
+      const float* from = lines + (o * kTiles + i) * kBlock;
+      float* y = row.y + q * K + k0;
+      if (row.rows == kOutputs && k0 + kBlock <= K) {
+#pragma GCC unroll 4
+        for (int j = 0; j < kBlock; j += Vec::kLanes) {
+          V out[kOutputs];
+          conv2d_winograd_outputs<Vec>(out, from + j, kOutputs * kTiles * kBlock);
+#pragma GCC unroll 4
+          for (int r = 0; r < kOutputs; ++r) Vec::store(y + r * pitch + j, out[r]);
+        }
+        continue;
+      }
+      for (int j = 0; j < kBlock; j += Vec::kLanes) {
+        V out[kOutputs];
+        conv2d_winograd_outputs<Vec>(out, from + j, kOutputs * kTiles * kBlock);
+        for (int64_t r = 0; r < row.rows; ++r) {
+          float lanes[Vec::kLanes];
+          Vec::store(lanes, out[r]);
+          for (int64_t lane = 0; lane < Vec::kLanes && k0 + j + lane < K; ++lane) y[r * pitch + j + lane] = lanes[lane];
+        }
+      }
+    }
 }
 
 /// kDepth: tiles.depth, where it is known.
@@ -116,11 +148,13 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
   enum { kOutputs = Winograd4x4::kOutputs, kPoints = Winograd4x4::kPoints };
   const int64_t Q = row.Q, K = row.K, depth = kDepth > 0 ? kDepth : tiles.depth;
   alignas(64) float lines[kPoints][kOutputs][kTiles * kBlock];  // [row point][output column]
+  const int64_t row_floats = tiles.row_floats(), phase_floats = depth * kBlock;
   const float* v = row.v + tile0 * depth;
   for (int64_t row_point = 0; row_point < kPoints; ++row_point) {
     alignas(64) float products[kPoints][kTiles * kBlock];
     const int64_t first_phase = row_point == 0 ? row.row_zeros : 0;
-    for (int64_t point = 0; point < kPoints; ++point) {
+    const float* x = v;
+    for (int64_t point = 0; point < kPoints; ++point, x += tiles.plane_floats) {
       // Lines of y that will be written are fetched meanwhile: written all at once, they would wait for the third-level cache.
       for (int64_t pixel = row_point * kPoints + point; row.fetch && pixel < kTiles * kOutputs * kOutputs;
            pixel += kPoints * kPoints) {
@@ -134,24 +168,31 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
       for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) sum[i][j] = Vec::zero();
-      for (int64_t phase = first_phase; phase < tiles.stride; ++phase) {
-        const float* first = v + phase * tiles.row_floats() + point * tiles.plane_floats;
-        if (kDepth > 0 && first_term == 0) {
-          conv2d_winograd_add_products<Vec, kDepth>(sum, first, u + phase * depth * kBlock);
-          continue;
+      const float *first = x + first_phase * row_floats + first_term, *w = u + first_phase * phase_floats + first_term * kBlock;
+      for (int64_t phase = first_phase; phase < tiles.stride; ++phase, first += row_floats, w += phase_floats) {
+        if constexpr (kDepth > 0) {
+          enum { kHalf = kDepth / 2 };
+          if (first_term == 0) {
+            conv2d_winograd_add_products<Vec, kDepth, kDepth>(sum, first, w);
+            continue;
+          }
+          if (first_term == kHalf) {
+            conv2d_winograd_add_products<Vec, kHalf, kDepth>(sum, first, w);
+            continue;
+          }
         }
-        const float* x[kTiles];
+        const float* tile[kTiles];
 #pragma GCC unroll 16
-        for (int i = 0; i < kTiles; ++i) x[i] = first + i * depth + first_term;
-        conv2d_add_products<Vec>(sum, x, u + (phase * depth + first_term) * kBlock, depth - first_term);
+        for (int i = 0; i < kTiles; ++i) tile[i] = first + i * depth;
+        conv2d_add_products<Vec>(sum, tile, w, depth - first_term);
       }
 #pragma GCC unroll 16
       for (int i = 0; i < kTiles; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) Vec::store(products[point] + i * kBlock + j * Vec::kLanes, sum[i][j]);
-      u += tiles.stride * depth * kBlock;
+      u += tiles.stride * phase_floats;
     }
-    v += tiles.stride * tiles.row_floats();
+    v += tiles.stride * row_floats;
     for (int i = 0; i < kTiles * kBlock; i += Vec::kLanes) {
       V out[kOutputs];
       conv2d_winograd_outputs<Vec>(out, products[0] + i, kTiles * kBlock);
@@ -159,27 +200,7 @@ BIREAL_INLINE void conv2d_winograd_tiles(const Conv2dWinogradTiles& tiles, const
       for (int o = 0; o < kOutputs; ++o) Vec::store(lines[row_point][o] + i, out[o]);
     }
   }
-  for (int i = 0; i < kTiles; ++i)
-    for (int o = 0; o < kOutputs; ++o) {
-      const int64_t q = (tile0 + i) * kOutputs + o;
-      if (q >= Q) break;
-      for (int j = 0; j < kVectors; ++j) {
-        V out[kOutputs];
-        conv2d_winograd_outputs<Vec>(out, lines[0][o] + i * kBlock + j * Vec::kLanes, kOutputs * kTiles * kBlock);
-        const int64_t k = k0 + j * Vec::kLanes;
-        float* y = row.y + q * K + k;
-        if (row.rows == kOutputs && k + Vec::kLanes <= K) {
-#pragma GCC unroll 4
-          for (int r = 0; r < kOutputs; ++r) Vec::store(y + r * Q * K, out[r]);
-        } else {
-          for (int64_t r = 0; r < row.rows; ++r) {
-            float lanes[Vec::kLanes];
-            Vec::store(lanes, out[r]);
-            for (int64_t lane = 0; lane < Vec::kLanes && k + lane < K; ++lane) y[r * Q * K + lane] = lanes[lane];
-          }
-        }
-      }
-    }
+  conv2d_winograd_finish<Vec, kTiles>(lines[0][0], row, tile0, k0);
 }
 
 template <class Vec, int kDepth, int kTiles>
