@@ -1,10 +1,10 @@
 // The forward kernel without a vector popcount, written once for 32 and 64 bytes a vector. Unit: 16 bits per 4 channels of a pair
 // of pixels, the offset of their table.
 //
-// popcount(x XOR w) of 4 channels is one of 0 to 4. It has the parity of odd(x) + odd(w), where odd is popcount modulo 2, and
-//   F(x, w) = (popcount(x XOR w) + odd(x) - odd(w)) / 2   is 0, 1 or 2 for all x and w,
-// so that half of the bits say the same: popcounts add up to 2 sum F - sum odd(x) + sum odd(w), where the sum of odd(x) is one
-// number for a pixel, counted beside (binary_conv_cpu.cpp), and that of odd(w) part of the constants.
+// popcount(x XOR w) of 4 channels, 0 to 4, has the parity of odd(x) + odd(w), where odd is popcount modulo 2, and
+//   F(x, w) = (popcount(x XOR w) + odd(x) - odd(w)) / 2   is 0, 1 or 2 for all x and w.
+// So the popcounts of a window add up to 2 sum F - sum odd(x) + sum odd(w): the sum of odd(x) is one number for a pixel, counted
+// apart (binary_conv_cpu.cpp), that of odd(w) is part of the constants, and F needs half the room.
 //
 // F of 4 channels is one of 16 values for each x. Two pixels at once: their two nibbles choose one of 256 tables of 16 bytes,
 // whose low four bits are F of the first pixel, the high four of the second. A byte shuffle looks up the weight nibbles of a
