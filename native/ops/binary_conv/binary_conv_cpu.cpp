@@ -258,15 +258,17 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
     char* target = static_cast<char*>(prepared) + task * (g.weight_bytes / (g.padded_K / block));
     std::memset(target, 0, size_t(g.weight_bytes / (g.padded_K / block)));
     if (g.kernel.nibbles) {
-      for (int64_t channel = 0; channel < present; ++channel) {
-        uint8_t* bytes = reinterpret_cast<uint8_t*>(target) + byte_of_channel(channel, block);
-        const word_t* from = w + (k0 + channel) * words;
-        const int64_t columns = g.column_units ? 3 : 1, units = g.row_units / columns;
-        for (int64_t r = 0; r < s.R; ++r, from += s.S * g.Cw)
-          for (int64_t unit = 0; unit < units; ++unit)
-            for (int64_t column = 0; column < columns; ++column, bytes += block)
-              *bytes = uint8_t(from[(column * units + unit) / kNibbles] >> (4 * (unit % kNibbles)) & 15);
-      }
+      const int64_t columns = g.column_units ? 3 : 1, column_words = s.S * g.Cw / columns, step = columns * block;
+      const word_t* from = w + k0 * words;
+      uint8_t* row = reinterpret_cast<uint8_t*>(target);
+      for (int64_t r = 0; r < s.R; ++r, row += g.row_units * block)
+        for (int64_t column = 0; column < columns; ++column)
+          for (int64_t word = 0; word < column_words; ++word, ++from)
+            for (int64_t channel = 0; channel < present; ++channel) {
+              uint8_t* unit = row + (word * kNibbles * columns + column) * block + byte_of_channel(channel, block);
+              const word_t bits = from[channel * words];
+              for (int nibble = 0; nibble < kNibbles; ++nibble, unit += step) *unit = uint8_t(bits >> (4 * nibble) & 15);
+            }
     } else {
       word_t* lanes = reinterpret_cast<word_t*>(target);
       for (int64_t lane = 0; lane < block; ++lane) {
@@ -283,7 +285,7 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
         for (int64_t word = 0; word < g.Cw; ++word) {
           const word_t bits = w[(k * s.taps() + tap) * g.Cw + word], pairs = bits ^ bits >> 2;
           ones += __builtin_popcount(bits);
-          odd += __builtin_popcount((pairs ^ pairs >> 1) & 0x11111111);
+          odd += ((pairs ^ pairs >> 1) & 0x11111111) * 0x11111111 >> 28;  // the sum of eight nibbles of 0 or 1
         }
         const int64_t r = tap / s.S, t = tap % s.S, side = s.pad + 1;
         for (int64_t border = 0; border < g.classes; ++border) {
