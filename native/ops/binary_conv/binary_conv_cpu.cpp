@@ -283,9 +283,9 @@ void binary_conv_prepare(Context& context, const BinaryConvPlan& plan, void* pre
       for (int64_t tap = 0; tap < s.taps() && k < s.K; ++tap) {
         int64_t ones = 0, odd = 0;
         for (int64_t word = 0; word < g.Cw; ++word) {
-          const word_t bits = w[(k * s.taps() + tap) * g.Cw + word], pairs = bits ^ bits >> 2;
+          const word_t bits = w[(k * s.taps() + tap) * g.Cw + word];
           ones += __builtin_popcount(bits);
-          odd += ((pairs ^ pairs >> 1) & 0x11111111) * 0x11111111 >> 28;  // the sum of eight nibbles of 0 or 1
+          odd += odd_nibbles(bits);
         }
         const int64_t r = tap / s.S, t = tap % s.S, side = s.pad + 1;
         for (int64_t border = 0; border < g.classes; ++border) {

@@ -91,21 +91,16 @@ void binary_conv_nibble_pairs_avx2(uint16_t* units, const word_t* first, const w
 }
 
 void binary_conv_odd_nibbles_avx2(int16_t* odd, const word_t* row, int64_t pixels, int64_t Cw) {
-  auto twice_odd = [](word_t word) {
-    word ^= word >> 2;
-    word ^= word >> 1;
-    return int((word & 0x11111111u) * 0x11111111u >> 28) * 2;
-  };
   // Constant strides, so that gcc computes 8 words at a time.
   if (Cw == 1) {
-    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(twice_odd(row[i]));
+    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(2 * odd_nibbles(row[i]));
   } else if (Cw == 2) {
-    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(twice_odd(row[2 * i]) + twice_odd(row[2 * i + 1]));
+    for (int64_t i = 0; i < pixels; ++i) odd[i] = int16_t(2 * (odd_nibbles(row[2 * i]) + odd_nibbles(row[2 * i + 1])));
   } else {
     for (int64_t i = 0; i < pixels; ++i) {
       int sum = 0;
-      for (int64_t word = 0; word < Cw; ++word) sum += twice_odd(row[i * Cw + word]);
-      odd[i] = int16_t(sum);
+      for (int64_t word = 0; word < Cw; ++word) sum += odd_nibbles(row[i * Cw + word]);
+      odd[i] = int16_t(2 * sum);
     }
   }
 }

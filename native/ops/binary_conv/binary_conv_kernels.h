@@ -3,6 +3,7 @@
 // A task is a run of output pixels (some rows of an image, or some small images). Its activations are staged with the border
 // written out as zero bits (+1), so that every pixel sees all R*S taps and no kernel has a border path:
 //   v = constant[border class][k] - 2 * popcount over all taps,  constant = valid_taps*C + 2 * popcount(w at the absent taps)
+// (less twice the odd nibbles of w for the nibble kernels, which count by halves: binary_conv_nibble.h).
 // `unit` is what a kernel reads activations in: a word_t, or the nibbles of a pair of pixels (binary_conv_nibble.h).
 // Included by files compiled for one instruction set: C headers only, everything static and always inlined.
 #pragma once
@@ -42,14 +43,22 @@ BIREAL_INLINE int64_t byte_of_channel(int64_t c, int64_t channels) {
   return c % half * 2 + c / half;
 }
 
+/// How many of the 8 nibbles of a word have an odd number of ones.
+BIREAL_INLINE int odd_nibbles(word_t word) {
+  word ^= word >> 2;
+  word ^= word >> 1;
+  return int((word & 0x11111111u) * 0x11111111u >> 28);
+}
+
 using BinaryConvRun = void(const BinaryConvTask& task);
 BinaryConvRun binary_conv_run_i16, binary_conv_run_i32;  // portable
 BinaryConvRun binary_conv_run_i16_avx2;                  // nibble tables; int16 only
+BinaryConvRun binary_conv_run_i16_avx512;                // nibble tables; int16 only
+BinaryConvRun binary_conv_run_i16_avx512_vpopcnt, binary_conv_run_i32_avx512_vpopcnt;
+
 /// What both nibble kernels read: for `words` words of 32 channels 8 units each, (nibble of first + 16 nibble of second) <<
 /// shift, either perhaps null: zeros; and twice the number of odd nibbles of each pixel of a row.
 void binary_conv_nibble_pairs_avx2(uint16_t* units, const word_t* first, const word_t* second, int64_t words, int shift);
 void binary_conv_odd_nibbles_avx2(int16_t* odd, const word_t* row, int64_t pixels, int64_t Cw);
-BinaryConvRun binary_conv_run_i16_avx512;  // nibble tables; int16 only
-BinaryConvRun binary_conv_run_i16_avx512_vpopcnt, binary_conv_run_i32_avx512_vpopcnt;
 
 }  // namespace bireal::cpu
