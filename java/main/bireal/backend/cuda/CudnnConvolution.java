@@ -37,8 +37,6 @@ final class CudnnConvolution implements AutoCloseable {
   /** An algorithm that cuDNN offers for a pass. */
   record Choice(int algorithm, int mathType, boolean nchw, long bytes) {}
 
-  private static final Pointer ONE = Pointer.to(new float[] {1});
-  private static final Pointer ZERO = Pointer.to(new float[] {0});
   private static final long ALIGNMENT = 256;
 
   /** Statuses of cuDNN 9: thousands of CUDNN_STATUS_NOT_SUPPORTED and its kinds, and two more. */
@@ -441,10 +439,10 @@ final class CudnnConvolution implements AutoCloseable {
         () ->
             JCudnn.cudnnTransformTensor(
                 owner.dnn(),
-                ONE,
+                CudaLibraries.ONE,
                 from,
                 CudaBackend.pointer(source),
-                add ? ONE : ZERO,
+                add ? CudaLibraries.ONE : CudaLibraries.ZERO,
                 to,
                 CudaBackend.pointer(target)));
   }
@@ -461,7 +459,7 @@ final class CudnnConvolution implements AutoCloseable {
     setMathType(choice.mathType());
     Images of = images(n, choice.nchw());
     cudnnFilterDescriptor w = filters[choice.nchw() ? 1 : 0];
-    Pointer beta = accumulate ? ONE : ZERO;
+    Pointer beta = accumulate ? CudaLibraries.ONE : CudaLibraries.ZERO;
     Pointer scratch = CudaBackend.pointer(workspace);
     switch (pass) {
       case FORWARD ->
@@ -470,7 +468,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionForward(
                       owner.dnn(),
-                      ONE,
+                      CudaLibraries.ONE,
                       of.x,
                       CudaBackend.pointer(a),
                       w,
@@ -488,7 +486,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionBackwardData(
                       owner.dnn(),
-                      ONE,
+                      CudaLibraries.ONE,
                       w,
                       CudaBackend.pointer(b),
                       of.y,
@@ -506,7 +504,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionBackwardFilter(
                       owner.dnn(),
-                      ONE,
+                      CudaLibraries.ONE,
                       of.x,
                       CudaBackend.pointer(a),
                       of.y,

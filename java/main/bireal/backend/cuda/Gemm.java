@@ -1,7 +1,6 @@
 package bireal.backend.cuda;
 
 import bireal.tensor.DType;
-import jcuda.Pointer;
 import jcuda.cudaDataType;
 import jcuda.jcublas.JCublas2;
 import jcuda.jcublas.cublasComputeType;
@@ -18,8 +17,6 @@ import jcuda.jcublas.cublasOperation;
 final class Gemm {
   private static final int PLAIN = cublasOperation.CUBLAS_OP_N;
   private static final int TRANSPOSED = cublasOperation.CUBLAS_OP_T;
-  private static final Pointer ONE = Pointer.to(new float[] {1});
-  private static final Pointer ZERO = Pointer.to(new float[] {0});
 
   private final CudaBackend owner;
   private final cublasHandle handle;
@@ -70,14 +67,14 @@ final class Gemm {
                 Math.toIntExact(m),
                 Math.toIntExact(n),
                 Math.toIntExact(k),
-                ONE,
+                CudaLibraries.ONE,
                 CudaBackend.pointer(a),
                 dataType(type),
                 Math.toIntExact(lda),
                 CudaBackend.pointer(b),
                 dataType(type),
                 Math.toIntExact(ldb),
-                accumulate ? ONE : ZERO,
+                accumulate ? CudaLibraries.ONE : CudaLibraries.ZERO,
                 CudaBackend.pointer(c),
                 dataType(typeC),
                 Math.toIntExact(ldc),
