@@ -224,56 +224,91 @@ void for_each_range(const Tensor& t, Storage storage, uint64_t address, Touch&& 
               Range{address + uint64_t(n * t.strides[0] + c * t.strides[1] + h * t.strides[2] + w * t.strides[3]) * size, size});
 }
 
-/// The sums of the pass, in double, in N C H W order of the output.
-std::vector<double> convolve(const Problem& p, const std::vector<float>& first, const std::vector<float>& second) {
-  const auto &xd = p.x.dims, &wd = p.w.dims, &yd = p.y.dims;
-  const ConvolutionOptions& o = p.options;
-  Tensor filter = p.w.as_tensor();
-  std::vector<double> out(size_t(p.pass == Pass::kForward        ? p.y.count()
-                                 : p.pass == Pass::kBackwardData ? p.x.count()
-                                                                 : filter.count()));
-  // first, second: x and w; w and dy; x and dy.
-  for (int64_t n = 0; n < yd[0]; ++n)
-    for (int64_t k = 0; k < yd[1]; ++k)
-      for (int64_t c = 0; c < wd[1]; ++c)
-        for (int64_t r = 0; r < wd[2]; ++r)
-          for (int64_t s = 0; s < wd[3]; ++s) {
-            // CUDNN_CONVOLUTION (mode 0) flips the filter.
-            int64_t fr = o.mode == 0 ? wd[2] - 1 - r : r, fs = o.mode == 0 ? wd[3] - 1 - s : s;
-            size_t w_at = size_t(((k * wd[1] + c) * wd[2] + fr) * wd[3] + fs);
-            // Columns j of y that see a column of x: w = j * stride + shift lies in it.
-            const int64_t stride = o.stride_w, shift = s * o.dilation_w - o.pad_w;
-            const int64_t begin = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
-            const int64_t end = std::min(yd[3], xd[3] > shift ? (xd[3] - shift + stride - 1) / stride : 0);
-            double w_sum = 0;
-            for (int64_t i = 0; i < yd[2]; ++i) {
-              const int64_t h = i * o.stride_h - o.pad_h + r * o.dilation_h;
-              if (h < 0 || h >= xd[2] || begin >= end) continue;
-              const size_t x_at = size_t(((n * xd[1] + c) * xd[2] + h) * xd[3] + begin * stride + shift);
-              const size_t y_at = size_t(((n * yd[1] + k) * yd[2] + i) * yd[3] + begin);
-              const int64_t columns = end - begin;
-              switch (p.pass) {
-                case Pass::kForward: {
-                  const double weight = second[w_at];
-                  for (int64_t j = 0; j < columns; ++j)
-                    out[y_at + size_t(j)] += double(first[x_at + size_t(j * stride)]) * weight;
-                  break;
-                }
-                case Pass::kBackwardData: {
-                  const double weight = first[w_at];
-                  for (int64_t j = 0; j < columns; ++j)
-                    out[x_at + size_t(j * stride)] += weight * double(second[y_at + size_t(j)]);
-                  break;
-                }
-                case Pass::kBackwardFilter:
-                  for (int64_t j = 0; j < columns; ++j)
-                    w_sum += double(first[x_at + size_t(j * stride)]) * double(second[y_at + size_t(j)]);
-                  break;
-              }
-            }
-            if (p.pass == Pass::kBackwardFilter) out[w_at] += w_sum;
-          }
+/// [outer][rows][columns] as [outer][columns][rows].
+template <class T>
+std::vector<T> transposed(const std::vector<T>& values, int64_t outer, int64_t rows, int64_t columns) {
+  std::vector<T> out(values.size());
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        out[size_t((o * columns + c) * rows + r)] = values[size_t((o * rows + r) * columns + c)];
   return out;
+}
+
+/// out += factors[0] rows[0] + factors[1] rows[1] + ..., one after the other.
+template <int kRows>
+void add_rows(double* out, const float* const* rows, const double* factors, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    double sum = out[i];
+    for (int row = 0; row < kRows; ++row) sum += factors[row] * double(rows[row][i]);
+    out[i] = sum;
+  }
+}
+
+/// The sums of the pass, in double, in N C H W order of the output. Channels are innermost while it computes: images end with one
+/// pixel, where rows of them would be loops of one.
+std::vector<double> convolve(const Problem& p, const std::vector<float>& first, const std::vector<float>& second) {
+  const ConvolutionOptions& o = p.options;
+  const int64_t N = p.y.dims[0], K = p.y.dims[1], P = p.y.dims[2], Q = p.y.dims[3], C = p.w.dims[1], R = p.w.dims[2],
+                S = p.w.dims[3], H = p.x.dims[2], W = p.x.dims[3], taps = R * S;
+  // out[to] += from[source] * factor, for each pair of pixels that a tap joins and each channel that the three do not share:
+  //              out                 from             factor
+  // forward      y[pixel] of K       w[c, tap] of K   x[pixel, c]
+  // data         dx[pixel] of C      w[k, tap] of C   dy[pixel, k]
+  // filter       dw[c, tap] of K     dy[pixel] of K   x[pixel, c]
+  const bool data = p.pass == Pass::kBackwardData, filter = p.pass == Pass::kBackwardFilter;
+  const int64_t row = data ? C : K, shared = data ? K : C;
+  const std::vector<float> images = data ? transposed(second, N, K, P * Q) : transposed(first, N, C, H * W);
+  const std::vector<float> from = data     ? transposed(first, K, C, taps)
+                                  : filter ? transposed(second, N, K, P * Q)
+                                           : transposed(second, 1, K, C * taps);
+  std::vector<double> out(size_t(row * (data ? N * H * W : filter ? C * taps : N * P * Q)));
+  std::vector<std::pair<int64_t, int64_t>> pixels;  // of x and y
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t s = 0; s < S; ++s) {
+      pixels.clear();
+      for (int64_t n = 0; n < N; ++n)
+        for (int64_t i = 0; i < P; ++i)
+          for (int64_t j = 0; j < Q; ++j) {
+            const int64_t h = i * o.stride_h - o.pad_h + r * o.dilation_h, w = j * o.stride_w - o.pad_w + s * o.dilation_w;
+            if (h >= 0 && h < H && w >= 0 && w < W) pixels.push_back({(n * H + h) * W + w, (n * P + i) * Q + j});
+          }
+      // CUDNN_CONVOLUTION (mode 0) flips the filter.
+      const int64_t tap = o.mode == 0 ? taps - 1 - (r * S + s) : r * S + s;
+      const float* rows[4];
+      double factors[4];
+      int pending = 0;
+      auto flush = [&](double* target, bool whole) {
+        if (pending == 4) {
+          add_rows<4>(target, rows, factors, row);
+          pending = 0;
+        }
+        if (!whole) return;
+        for (int i = 0; i < pending; ++i) add_rows<1>(target, rows + i, factors + i, row);
+        pending = 0;
+      };
+      if (filter) {
+        for (int64_t c = 0; c < C; ++c) {
+          double* target = out.data() + (c * taps + tap) * row;
+          for (const auto& [x, y] : pixels) {
+            rows[pending] = from.data() + y * row;
+            factors[pending++] = double(images[size_t(x * C + c)]);
+            flush(target, false);
+          }
+          flush(target, true);
+        }
+        continue;
+      }
+      for (int64_t channel = 0; channel < shared; channel += 4)  // four rows of the filter stay in a cache for all pixels
+        for (const auto& [x, y] : pixels) {
+          for (int64_t c = channel; c < std::min(channel + 4, shared); ++c) {
+            rows[pending] = from.data() + (c * taps + tap) * row;
+            factors[pending++] = double(images[size_t((data ? y : x) * shared + c)]);
+          }
+          flush(out.data() + (data ? x : y) * row, true);
+        }
+    }
+  return data ? transposed(out, N, H * W, C) : filter ? transposed(out, 1, C * taps, K) : transposed(out, N, P * Q, K);
 }
 
 struct Operand {

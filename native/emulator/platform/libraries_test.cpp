@@ -240,9 +240,9 @@ struct Performance {
 };
 
 struct Geometry {
-  int n = 2, c = 3, h = 5, w = 4, k = 4, r = 3, s = 2, pad = 1, stride = 2, dilation = 1, mode = 1;
+  int n = 2, c = 3, h = 5, w = 4, k = 4, r = 3, s = 2, pad = 1, pad_w = 2, stride = 2, stride_w = 1, dilation = 1, mode = 1;
   int p() const { return 1 + (h + 2 * pad - ((r - 1) * dilation + 1)) / stride; }
-  int q() const { return 1 + (w + 2 * pad - ((s - 1) * dilation + 1)) / stride; }
+  int q() const { return 1 + (w + 2 * pad_w - ((s - 1) * dilation + 1)) / stride_w; }
 };
 
 class Cudnn : public PlatformTest {
@@ -269,7 +269,7 @@ class Cudnn : public PlatformTest {
     dnn("cudnnSetTensor4dDescriptor", x_, format, type, g.n, g.c, g.h, g.w);
     dnn("cudnnSetTensor4dDescriptor", y_, format, type, g.n, g.k, g.p(), g.q());
     dnn("cudnnSetFilter4dDescriptor", w_, type, format, g.k, g.c, g.r, g.s);
-    dnn("cudnnSetConvolution2dDescriptor", options_, g.pad, g.pad, g.stride, g.stride, g.dilation, g.dilation, g.mode,
+    dnn("cudnnSetConvolution2dDescriptor", options_, g.pad, g.pad_w, g.stride, g.stride_w, g.dilation, g.dilation, g.mode,
         kFloatType);
     dnn("cudnnSetConvolutionMathType", options_, math_type);
     int n = 0, k = 0, p = 0, q = 0;
@@ -331,7 +331,7 @@ TEST_F(Cudnn, convolutionsOfEveryTypeAndLayout) {
                 for (int c = 0; c < g.c; ++c)
                   for (int r = 0; r < g.r; ++r)
                     for (int s = 0; s < g.s; ++s) {
-                      int h = i * g.stride - g.pad + r * g.dilation, v = j * g.stride - g.pad + s * g.dilation;
+                      int h = i * g.stride - g.pad + r * g.dilation, v = j * g.stride_w - g.pad_w + s * g.dilation;
                       if (h < 0 || v < 0 || h >= g.h || v >= g.w) continue;
                       int fr = mode == 0 ? g.r - 1 - r : r, fs = mode == 0 ? g.s - 1 - s : s;
                       sum += double(fx[place(test.format, g.c, g.h, g.w, n, c, h, v)]) *
@@ -365,7 +365,7 @@ TEST_F(Cudnn, alphaAndBeta) {
 TEST_F(Cudnn, float32IsTf32UnlessFmaIsAskedFor) {
   Geometry g;
   g.n = g.c = g.h = g.w = g.k = g.r = g.s = g.stride = 1;
-  g.pad = 0;
+  g.pad = g.pad_w = 0;
   float value = 1.0f + 1.0f / 4096;
   uint64_t x = upload(std::vector<float>{value}), w = upload(std::vector<float>{1.0f}), y = allocate(4);
   for (int math : {0, 3}) {
@@ -459,7 +459,7 @@ TEST_F(Cudnn, illegalCallsAreRefused) {
 TEST_F(Cudnn, injectedFaultsAreOfNhwcAlone) {
   Geometry g;
   g.n = g.c = g.h = g.w = g.k = g.r = g.s = g.stride = 1;
-  g.pad = 0;
+  g.pad = g.pad_w = 0;
   uint64_t x = upload(std::vector<float>{3.0f}), w = upload(std::vector<float>{2.0f}), y = allocate(4), workspace = allocate(256);
   Performance list[8];
   int count = 0;

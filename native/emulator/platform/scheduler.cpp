@@ -46,15 +46,22 @@ void join(Clock& clock, const Clock& other) {
 
 uint64_t hash_bytes(const void* data, uint64_t bytes) {
   const auto* p = static_cast<const unsigned char*>(data);
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (; bytes >= 8; bytes -= 8, p += 8) {
-    uint64_t word;
-    std::memcpy(&word, p, 8);
-    hash = (hash ^ word) * 0x100000001b3ull;
-    hash ^= hash >> 29;
+  constexpr uint64_t kPrime = 0x100000001b3ull;
+  uint64_t hash[4] = {0xcbf29ce484222325ull, 1, 2, 3};  // four, as each multiplication waits for the one before
+  for (; bytes >= 32; bytes -= 32, p += 32) {
+    uint64_t words[4];
+    std::memcpy(words, p, 32);
+    for (int i = 0; i < 4; ++i) {
+      hash[i] = (hash[i] ^ words[i]) * kPrime;
+      hash[i] ^= hash[i] >> 29;
+    }
   }
-  for (; bytes > 0; --bytes, ++p) hash = (hash ^ *p) * 0x100000001b3ull;
-  return hash;
+  for (; bytes > 0; --bytes, ++p) hash[0] = (hash[0] ^ *p) * kPrime;
+  for (int i = 1; i < 4; ++i) {
+    hash[0] = (hash[0] ^ hash[i]) * kPrime;
+    hash[0] ^= hash[0] >> 29;
+  }
+  return hash[0];
 }
 
 std::string Task::text() const { return work->name + " (" + stream_text(stream) + (replay ? ", in a graph)" : ")"); }

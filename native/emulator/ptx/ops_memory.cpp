@@ -1,4 +1,6 @@
 // Loads, stores, generic addresses, ldmatrix and asynchronous copies.
+#include <immintrin.h>
+
 #include <algorithm>
 
 #include "emulator/ptx/decode.h"
@@ -134,9 +136,30 @@ inline T read_as(const uint8_t* p) {
   return v;
 }
 
+/// ld.v4 of 32 bits by a whole warp: four elements of four lanes at a time.
+void copy_in_transposed(Warp& warp, const Instruction& in, const Places& places) {
+  __m128i* d[4];
+  for (int i = 0; i < 4; ++i) d[i] = reinterpret_cast<__m128i*>(warp.out<uint32_t>(in.args[1 + i]));
+  for (int lane = 0; lane < kLanes; lane += 4) {
+    __m128i row[4];
+    for (int i = 0; i < 4; ++i) row[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(places[lane + i]));
+    const __m128i low01 = _mm_unpacklo_epi32(row[0], row[1]), low23 = _mm_unpacklo_epi32(row[2], row[3]);
+    const __m128i high01 = _mm_unpackhi_epi32(row[0], row[1]), high23 = _mm_unpackhi_epi32(row[2], row[3]);
+    _mm_storeu_si128(d[0] + lane / 4, _mm_unpacklo_epi64(low01, low23));
+    _mm_storeu_si128(d[1] + lane / 4, _mm_unpackhi_epi64(low01, low23));
+    _mm_storeu_si128(d[2] + lane / 4, _mm_unpacklo_epi64(high01, high23));
+    _mm_storeu_si128(d[3] + lane / 4, _mm_unpackhi_epi64(high01, high23));
+  }
+}
+
 /// Element type T (its sign extends), slot type S.
 template <class T, class S>
 void copy_in(Warp& warp, const Instruction& in, uint32_t mask, const Places& places) {
+  if constexpr (sizeof(T) == 4 && sizeof(S) == 4) {
+    bool whole = in.count == 4 && mask == kAllLanes && places.layout != Layout::kSame;
+    for (int i = 0; i < 4 && whole; ++i) whole = in.args[1 + i].present();
+    if (whole) return copy_in_transposed(warp, in, places);
+  }
   for (int i = 0; i < in.count; ++i) {
     if (!in.args[1 + i].present()) continue;
     S* d = warp.out<S>(in.args[1 + i]);
