@@ -197,7 +197,9 @@ public final class PairedBackend {
       other[i] = mirror(args[i], tensors);
     }
     for (Tensor tensor : tensors) {
-      upload(tensor);
+      if (!isWorkspace(args, tensor)) {
+        upload(tensor);
+      }
     }
     Tensor rounded = mixed ? takeOperands(op, args, other) : null;
     if (op.equals("finiteNorm")) { // which may leave in the gradients what it likes
