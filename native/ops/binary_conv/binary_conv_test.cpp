@@ -243,7 +243,7 @@ TEST(BinaryConvBwdInput, EveryContextIsWithinTheBoundAndThreadsDoNotChangeABit) 
           for (int64_t k = 0; k < s.K; ++k) bound.add(i * s.C + c, double(dz[out * s.K + k]) * alpha[k]);
       });
       Guarded<float> first(0);
-      for (auto& context : all_contexts()) {
+      for (auto& context : all_contexts({1, 3})) {
         SCOPED_TRACE(s.text() + "_n" + std::to_string(n) + "__" + context_name(*context));
         cpu::BinaryConvPlan plan = cpu::binary_conv_plan(*context, s);
         Guarded<char> workspace(plan.workspace_bytes);
@@ -278,7 +278,7 @@ TEST(BinaryConvBwdWeight, EveryContextIsWithinTheBoundAndThreadsDoNotChangeABit)
         if (mode == GradMode::kAccumulate)
           for (int64_t i = 0; i < count; ++i) bound.add(i, before[i]);
         Guarded<float> first(0);
-        for (auto& context : all_contexts()) {
+        for (auto& context : all_contexts({1, 3})) {
           SCOPED_TRACE(s.text() + "_n" + std::to_string(n) + "_mode" + std::to_string(int(mode)) + "__" + context_name(*context));
           cpu::BinaryConvPlan plan = cpu::binary_conv_plan(*context, s);
           Guarded<char> workspace(plan.workspace_bytes);
