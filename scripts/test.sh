@@ -74,7 +74,7 @@ cuda-tests() {
 }
 mutants() {
   kernels "that a broken CUDA kernel is noticed" || return 0
-  quietly mutants scripts/mutate_kernels.sh --count 64 --tested
+  quietly mutants scripts/mutate_kernels.sh --count 60 --tested
   tail -1 target/test/mutants.log
 }
 
@@ -111,18 +111,18 @@ traffic() {
 }
 reference-cases-cuda() {
   kernels "reference cases on the CUDA backend" || return 0
-  # The largest first. Races are looked for in the tests of the kernels, where accesses are counted too; here the races alone would
+  # The largest first, four in a process. Races are looked for in the tests of the kernels, where accesses are counted too; here the races alone would
   # take half as long again.
   ls -S java/test-resources/golden/*.json |
     BIREAL_EMULATOR=race_checks=0,access_counters=0,exit_status=99 BIREAL_JAVA_OPTS="-XX:TieredStopAtLevel=1 -Dbireal.cuda.libraries=target/native-test/emulator -Dbireal.cuda.images=PTX -Dbireal.cuda.algorithms=none -Dbireal.cuda.unmeasured=true" \
-      xargs -P "$(nproc)" -n 1 scripts/bireal verify --backend cuda --failures | grep -vE '^(case|-+|)( |$)' ||
+      xargs -P "$(nproc)" -n 4 scripts/bireal verify --backend cuda --failures | grep -vE '^(case|-+|)( |$)' ||
     fail "a reference case fails on the CUDA backend"
 }
 
-# ---- In which order: STEP and the steps before it. As many at a time as there are cores, so that none idles while the other runs
-# Maven or the last long test; of those that can start, the first in this list.
+# ---- In which order: STEP and the steps before it. As many at a time as there are cores, and one more beside kills, which waits half
+# of its time; of those that can start, the first in this list. Mutants come last: they alone fill all cores to the end.
 steps=(unpack format java-classes native-programs package kills java-tests reference-cases reference-cases-cuda traffic cuda-tests
-  mutants sanitized-programs sanitized-tests native-tests emulator-tests)
+  sanitized-programs sanitized-tests native-tests emulator-tests mutants)
 declare -A after=(
   [format]=unpack [java-classes]=format [native-programs]=unpack [package]='java-classes native-programs'
   [kills]=package [java-tests]=package [reference-cases]=package [traffic]=package [reference-cases-cuda]=package
@@ -145,7 +145,8 @@ start() {
 started=$SECONDS
 while (( ${#passed[@]} < ${#steps[@]} )); do
   for step in "${steps[@]}"; do
-    (( ${#pid_of[@]} < $(nproc) )) || break
+    waiting=${pid_of[kills]:+1}
+    (( ${#pid_of[@]} < $(nproc) + ${waiting:-0} )) || break
     if can_start "$step"; then start "$step"; fi
   done
   status=0
