@@ -111,8 +111,8 @@ traffic() {
 }
 reference-cases-cuda() {
   kernels "reference cases on the CUDA backend" || return 0
-  # The largest first, four in a process. Races are looked for in the tests of the kernels, where accesses are counted too; here the races alone would
-  # take half as long again.
+  # The largest first, four in a process. Races are looked for in the tests of the kernels, where accesses are counted too; here the
+  # races alone would take half as long again.
   ls -S java/test-resources/golden/*.json |
     BIREAL_EMULATOR=race_checks=0,access_counters=0,exit_status=99 BIREAL_JAVA_OPTS="-XX:TieredStopAtLevel=1 -Dbireal.cuda.libraries=target/native-test/emulator -Dbireal.cuda.images=PTX -Dbireal.cuda.algorithms=none -Dbireal.cuda.unmeasured=true" \
       xargs -P "$(nproc)" -n 4 scripts/bireal verify --backend cuda --failures | grep -vE '^(case|-+|)( |$)' ||
