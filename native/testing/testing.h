@@ -107,8 +107,8 @@ void expect_within(const Guarded<T>& got, const U& expected, const std::vector<d
   }
 }
 
-/// With how many threads the CPU ops are tested. Under AddressSanitizer with 3 only: addresses depend on the tasks, not on who
-/// runs them, and the other build compares the bits.
+/// With how many threads the CPU ops are tested. Under AddressSanitizer with 3 only, whose tasks and scratch areas
+/// include those of 1; the other build compares the bits.
 #ifdef __SANITIZE_ADDRESS__
 inline const std::vector<int> kThreadCounts = {3};
 #else

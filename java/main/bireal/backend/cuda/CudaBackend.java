@@ -18,6 +18,7 @@ import bireal.tensor.DType;
 import bireal.tensor.Shape;
 import bireal.tensor.Tensor;
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.util.List;
 import java.util.function.LongSupplier;
 import jcuda.CudaException;
@@ -44,6 +45,14 @@ import jcuda.runtime.cudaStream_t;
  * at a time.
  */
 public final class CudaBackend extends CheckedBackend {
+  /**
+   * Factors of a product's result and of what stands where it goes, for cuBLAS and cuDNN. In direct
+   * memory: an array would be pinned for each call, and the collector would wait for it.
+   */
+  static final Pointer ONE = factor(1);
+
+  static final Pointer ZERO = factor(0);
+
   /** What the driver is given; codes of {@code bireal::cuda::Device::Config::Images}. */
   enum Images {
     BY_DRIVER(0),
@@ -202,6 +211,11 @@ public final class CudaBackend extends CheckedBackend {
   }
 
   // JCuda's calls.
+
+  private static Pointer factor(float value) {
+    return Pointer.to(
+        ByteBuffer.allocateDirect(Float.BYTES).order(ByteOrder.nativeOrder()).putFloat(0, value));
+  }
 
   static Pointer pointer(long address) {
     return new Pointer().withByteOffset(address);

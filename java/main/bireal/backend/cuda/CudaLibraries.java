@@ -3,15 +3,12 @@ package bireal.backend.cuda;
 import bireal.runtime.DeviceException;
 import bireal.runtime.NativeException;
 import bireal.runtime.NativeLibrary;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.logging.Level;
 import java.util.logging.Logger;
-import jcuda.Pointer;
 import jcuda.driver.JCudaDriver;
 import jcuda.jcublas.JCublas2;
 import jcuda.jcudnn.JCudnn;
@@ -42,22 +39,9 @@ final class CudaLibraries {
           "libcudnn_heuristic.so.9",
           "libcudnn_adv.so.9");
 
-  /**
-   * Factors of a product's result and of what stands where it goes, for cuBLAS and cuDNN. In direct
-   * memory: an array would be pinned for each call, and the collector would wait for it.
-   */
-  static final Pointer ONE = factor(1);
-
-  static final Pointer ZERO = factor(0);
-
   private static String driver;
 
   private CudaLibraries() {}
-
-  private static Pointer factor(float value) {
-    return Pointer.to(
-        ByteBuffer.allocateDirect(Float.BYTES).order(ByteOrder.nativeOrder()).putFloat(0, value));
-  }
 
   /**
    * Name or path of the driver. Throws DeviceException that names what is missing and how to get

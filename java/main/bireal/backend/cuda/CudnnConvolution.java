@@ -439,10 +439,10 @@ final class CudnnConvolution implements AutoCloseable {
         () ->
             JCudnn.cudnnTransformTensor(
                 owner.dnn(),
-                CudaLibraries.ONE,
+                CudaBackend.ONE,
                 from,
                 CudaBackend.pointer(source),
-                add ? CudaLibraries.ONE : CudaLibraries.ZERO,
+                add ? CudaBackend.ONE : CudaBackend.ZERO,
                 to,
                 CudaBackend.pointer(target)));
   }
@@ -459,7 +459,7 @@ final class CudnnConvolution implements AutoCloseable {
     setMathType(choice.mathType());
     Images of = images(n, choice.nchw());
     cudnnFilterDescriptor w = filters[choice.nchw() ? 1 : 0];
-    Pointer beta = accumulate ? CudaLibraries.ONE : CudaLibraries.ZERO;
+    Pointer beta = accumulate ? CudaBackend.ONE : CudaBackend.ZERO;
     Pointer scratch = CudaBackend.pointer(workspace);
     switch (pass) {
       case FORWARD ->
@@ -468,7 +468,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionForward(
                       owner.dnn(),
-                      CudaLibraries.ONE,
+                      CudaBackend.ONE,
                       of.x,
                       CudaBackend.pointer(a),
                       w,
@@ -486,7 +486,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionBackwardData(
                       owner.dnn(),
-                      CudaLibraries.ONE,
+                      CudaBackend.ONE,
                       w,
                       CudaBackend.pointer(b),
                       of.y,
@@ -504,7 +504,7 @@ final class CudnnConvolution implements AutoCloseable {
               () ->
                   JCudnn.cudnnConvolutionBackwardFilter(
                       owner.dnn(),
-                      CudaLibraries.ONE,
+                      CudaBackend.ONE,
                       of.x,
                       CudaBackend.pointer(a),
                       of.y,
